@@ -1,0 +1,4 @@
+"""`python -m mlsec_lab` is `mlsec-lab`."""
+from mlsec_lab.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,52 @@
+"""How every checkpoint is made: `mlsec-lab train NAME` follows the recipe of that name."""
+from dataclasses import dataclass, field
+
+from mlsec_lab.data_to_model.evasion import perturb_batch
+from mlsec_lab.victims import accuracy, load_data, networks, train
+from mlsec_lab.victims.checkpoints import save_model
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """data: the data set.  network, shape: function and arguments in victims.networks.  training: arguments of `train`.
+
+    eps: above 0, the network is trained adversarially at that L∞ budget.  minutes: about how long it takes on two cores.
+    """
+    data: str
+    network: str
+    shape: dict
+    minutes: float
+    training: dict = field(default_factory=dict)
+    eps: float = 0.0
+
+
+def _pair(data, shape, plain, robust, minutes):
+    """The CNN of one data set, trained plainly and adversarially at 8/255."""
+    return {f"{data}_cnn": Recipe(data, "small_cnn", shape, minutes[0], plain),
+            f"{data}_cnn_robust": Recipe(data, "small_cnn", shape, minutes[1], robust, eps=8 / 255)}
+
+
+RECIPES = {
+    **_pair("signs", dict(channels=3, classes=12), dict(epochs=8), dict(epochs=12), (1, 6)),
+    **_pair("gtsrb", dict(channels=3, classes=43), dict(epochs=5), dict(epochs=8), (2, 10)),
+    **_pair("fashion_mnist", dict(channels=1, classes=10, size=28), dict(epochs=5, shift=1), dict(epochs=5, shift=1), (2, 10)),
+    "digits_cnn": Recipe("digits", "small_cnn", dict(channels=1, classes=10, size=8), 0.2, dict(epochs=20, shift=0)),
+    "cifar10_resnet": Recipe("cifar10", "small_resnet", dict(channels=3, classes=10), 60, dict(epochs=12, shift=4)),
+}
+
+
+def train_checkpoint(name, folder=None, *, seed=0, progress=True):
+    """Make the checkpoint `name` and write it, with its manifest entry, into `folder` (default: the learner's own).
+
+    Returns the manifest entry.  Raises ValueError for an unknown name, FileNotFoundError where the data cannot be had.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"name must be one of {', '.join(RECIPES)}, not {name!r}")
+    recipe = RECIPES[name]
+    x, y, _ = load_data(recipe.data, "train", seed=seed)
+    model = getattr(networks, recipe.network)(**recipe.shape, seed=seed)
+    attack = (lambda model, xb, yb, seed: perturb_batch(model, xb, yb, eps=recipe.eps, seed=seed)) if recipe.eps else None
+    model = train(model, x, y, perturb=attack, seed=seed, progress=progress, **recipe.training)
+    test = load_data(recipe.data, "test")
+    return save_model(model, name, network=recipe.network, shape=recipe.shape, folder=folder, data=recipe.data,
+                      accuracy=round(accuracy(model, test.x, test.y), 4), training=recipe.training, eps_255=round(recipe.eps * 255, 3))

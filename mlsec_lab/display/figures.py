@@ -1,0 +1,181 @@
+"""The course's figures: one palette that colour-blind readers can tell apart, direct labels, alternative text.
+
+Every function returns a matplotlib Figure that belongs to no window; `show(figure, "what is to be seen")` puts it on the page.
+"""
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Okabe & Ito's colours (2008), dark enough for lines on white.
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#d55e00", "#00795a", "#a6002c", "#8c4a7c", "#5f6770"
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, RED, GREY)
+BYTES = 60_000
+
+
+def show(figure, alt):
+    """Put `figure` on the page, with `alt` as its alternative text.  In a terminal, print the text.
+
+    figure: a matplotlib Figure.  alt: one or two sentences that say what is to be seen, for those who cannot look.
+    """
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError("alt must be a sentence that says what is to be seen")
+    import sys
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    if shell is None:
+        print(alt)
+        return
+    from IPython.display import display
+    display({"image/png": png(figure), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def png(figure, *, dpi=96, most=BYTES):
+    """The figure as PNG bytes, at a lower resolution or in fewer colours if it would be larger than `most` bytes."""
+    from PIL import Image
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=dpi, facecolor="white")
+    if file.tell() <= most:
+        return file.getvalue()
+    image = Image.open(file).convert("RGB")
+    while True:
+        file = io.BytesIO()
+        image.quantize(200, dither=Image.Dither.NONE).save(file, "PNG", optimize=True)
+        if file.tell() <= most or image.width < 200:
+            return file.getvalue()
+        image = image.resize((int(image.width * 0.85), int(image.height * 0.85)))
+
+
+def pictures(x, titles=None, *, columns=6, size=1.35, colours=None):
+    """A grid of pictures.
+
+    x: [N, C, H, W] in [0, 1], C 1 or 3.  titles: N short texts.  colours: N colours for the titles.
+    """
+    columns = min(columns, len(x))
+    rows = [list(range(start, min(start + columns, len(x)))) for start in range(0, len(x), columns)]
+    return _sheet([[(x[k], titles[k] if titles else "", colours[k] if colours else "black") for k in row] for row in rows], size)
+
+
+def compare(x, x_adv, before, after, *, eps=None, size=1.3):
+    """Three rows: the pictures, what was changed (grey is no change, magnified to be seen), and the attacked pictures.
+
+    x, x_adv: [N, C, H, W] in [0, 1].  before, after: N texts, what the model reads.  eps: the budget that the
+    magnification goes by; the largest change by default.
+    """
+    delta = x_adv - x
+    scale = max(float(eps or delta.abs().max()), 1e-9)
+    changed = [RED if a != b else GREEN for a, b in zip(after, before)]
+    return _sheet([[(image, text, GREEN) for image, text in zip(x, before)],
+                   [((d / scale / 2 + 0.5).clamp(0, 1), "", "black") for d in delta],
+                   [(image, text, colour) for image, text, colour in zip(x_adv, after, changed)]],
+                  size, sides=("as it was", f"change × {0.5 / scale:.0f}", "attacked"))
+
+
+def _sheet(rows, size, sides=()):
+    """Rows of (picture, title, colour) as one image on one pair of axes: many times faster than an axes for each picture."""
+    cells = [[_pixels(image) for image, _, _ in row] for row in rows]
+    height, width, _ = cells[0][0].shape
+    above = round(0.26 * width) if any(title for row in rows for _, title, _ in row) else 1
+    gap = max(1, width // 12)
+    sheet = np.ones((len(rows) * (height + above) + 1, max(map(len, rows)) * (width + gap), 3), np.float32)
+    inches = size / width
+    figure = Figure(figsize=(sheet.shape[1] * inches + (0.25 if sides else 0), sheet.shape[0] * inches))
+    left = 0.25 / figure.get_figwidth() if sides else 0
+    axes = figure.add_axes((left, 0, 1 - left, 1))
+    for r, row in enumerate(rows):
+        for c, (_, title, colour) in enumerate(row):
+            top, start = r * (height + above) + above, c * (width + gap)
+            sheet[top:top + height, start:start + width] = cells[r][c]
+            if title:
+                fits = size * 72 * 1.06 / (0.56 * max(len(title), 1))  # points that let the title end with its picture
+                axes.text(start + width / 2, top - 0.06 * width, title, color=colour, fontsize=min(8.5, fits), ha="center", va="bottom")
+    for r, side in enumerate(sides):
+        axes.text(-0.04 * width, r * (height + above) + above + height / 2, side, rotation=90, ha="right", va="center", fontsize=8.5)
+    axes.imshow(sheet, interpolation="nearest", aspect="equal")
+    axes.axis("off")
+    return figure
+
+
+def _pixels(image):
+    """One picture [C, H, W] as [H, W, 3], large enough that its pixels stay sharp on the page."""
+    image = np.asarray(image.detach().cpu() if hasattr(image, "detach") else image).transpose(1, 2, 0)
+    return np.clip(np.broadcast_to(image, (*image.shape[:2], 3)), 0, 1)
+
+
+def readings(images, probabilities, classes, titles, *, most=5):
+    """Each picture above what the model makes of it: its likeliest classes as bars, the first one in colour.
+
+    images: [N, C, H, W] in [0, 1].  probabilities: [N, K].  classes: K names.  titles: N texts.
+    """
+    figure = Figure(figsize=(2.9 * len(images), 4.3), layout="constrained")
+    grid = figure.add_gridspec(2, len(images), height_ratios=(1.6, 1))
+    for column, (image, row) in enumerate(zip(images, np.asarray(probabilities))):
+        _picture(figure.add_subplot(grid[0, column]), image, titles[column])
+        axes = figure.add_subplot(grid[1, column])
+        order = row.argsort()[::-1][:most]
+        axes.barh([classes[k] for k in order], row[order], color=[ORANGE] + [GREY] * (most - 1), height=0.62)
+        for place, k in enumerate(order):
+            axes.annotate(f"{row[k]:.0%}", (row[k], place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.25)
+        axes.set_xticks([])
+        axes.tick_params(labelsize=8.5, length=0)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+    return figure
+
+
+def curves(x, lines, *, xlabel, ylabel, percent=True, marks=None, size=(6.4, 3.4)):
+    """Lines over a budget, each labelled at its end.
+
+    x: the budgets.  lines: {label: values}.  marks: {label: x} draws a dashed upright line.  percent: values are shares.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.add_subplot()
+    ends = []
+    for (label, values), colour in zip(lines.items(), PALETTE):
+        axes.plot(x, values, color=colour, marker="o", markersize=3.5, linewidth=1.8, label=label)
+        ends.append((float(values[-1]), label, colour))
+    low, high = axes.get_ylim()
+    axes.set_ylim((-0.03, 1.03) if percent else (low, high))
+    low, high = axes.get_ylim()
+    gap, last = 0.075 * (high - low), -np.inf
+    for end, label, colour in sorted(ends):  # labels that would lie on each other are moved apart
+        last = max(end, last + gap)
+        axes.annotate(label, (x[-1], last), xytext=(7, 0), textcoords="offset points", color=colour, va="center", fontsize=9, annotation_clip=False)
+    for label, place in (marks or {}).items():
+        axes.axvline(place, color=GREY, linestyle="--", linewidth=1)
+        axes.annotate(label, (place, low), xytext=(3, 4), textcoords="offset points", color=GREY, fontsize=8)
+    _plain(axes, xlabel, ylabel, "y" if percent else "")
+    return figure
+
+
+def bars(values, *, xlabel, percent=True, size=None, colours=None):
+    """Horizontal bars, each with its number.  values: {label: value}.  colours: one a bar."""
+    figure = Figure(figsize=size or (6.4, 0.42 * len(values) + 0.8), layout="constrained")
+    axes = figure.add_subplot()
+    heights = list(values.values())
+    axes.barh(list(values), heights, color=colours or BLUE, height=0.62)
+    for place, value in enumerate(heights):
+        axes.annotate(f"{value:.0%}" if percent else f"{value:g}", (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+    axes.invert_yaxis()
+    if percent:
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    _plain(axes, xlabel, "", "x" if percent else "")
+    return figure
+
+
+def _picture(axes, image, title):
+    axes.imshow(_pixels(image), interpolation="nearest")
+    axes.set_title(title, fontsize=8.5, pad=3)
+    axes.axis("off")
+
+
+def _plain(axes, xlabel, ylabel, share):
+    """Axis labels, no box, and percent signs on the axis that holds shares."""
+    from matplotlib.ticker import PercentFormatter
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel(ylabel, fontsize=9)
+    axes.tick_params(labelsize=8.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    for side in share:
+        getattr(axes, f"{side}axis").set_major_formatter(PercentFormatter(1, decimals=0))

@@ -1,0 +1,117 @@
+"""The networks that are attacked: small enough for a laptop's CPU, and normalising inside themselves.
+
+Every network takes x [N, C, H, W] in [0, 1] and returns logits [N, K]. Because the normalisation is a layer, a budget
+eps is always in the units of the pixels.
+"""
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class Normalise(nn.Module):
+    """Shift and scale pixels from [0, 1] to [-1, 1]: the network's business, not the attacker's."""
+
+    def forward(self, x):
+        return x * 2 - 1
+
+
+def small_cnn(channels=3, classes=12, *, size=32, width=16, seed=0):
+    """Three convolutions and a linear layer: the course's main victim, 68,000 parameters at its defaults.
+
+    channels, classes: of the data.  size: height and width of the images, at least 8.  seed: of the first weights.
+    Returns an nn.Module in eval mode.
+    """
+    def stage(inputs, outputs):  # pooled before it is normalised: the same function, a quarter of the work
+        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(Normalise(), *stage(channels, width), *stage(width, 3 * width), *stage(3 * width, 6 * width),
+                              nn.Flatten(), nn.Linear(6 * width * (size // 8) ** 2, classes))
+    return model.to(memory_format=torch.channels_last).eval()  # the faster layout for convolutions on a CPU
+
+
+class _Residual(nn.Module):
+    """Two convolutions and a short cut around them (He et al., 2016)."""
+
+    def __init__(self, inputs, outputs, stride):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False), nn.BatchNorm2d(outputs))
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+    def forward(self, x):
+        return torch.relu(self.body(x) + self.shortcut(x))
+
+
+def small_resnet(channels=3, classes=10, *, width=16, depth=3, seed=0):
+    """A residual network for real photographs: 20 layers and 0.27 million parameters at its defaults (He et al., 2016).
+
+    width: channels of the first stage, doubled twice.  depth: residual blocks a stage.  seed: of the first weights.
+    Returns an nn.Module in eval mode; it takes any image of 8 pixels a side or more.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        stages, inputs = [], width
+        for stage in range(3):
+            for block in range(depth):
+                stages.append(_Residual(inputs, width << stage, stride=2 if stage and not block else 1))
+                inputs = width << stage
+        return nn.Sequential(
+            Normalise(), nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), *stages,
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes),
+        ).to(memory_format=torch.channels_last).eval()
+
+
+@contextmanager
+def frozen(model):
+    """Put `model` in eval mode with parameters that need no gradient, and restore each flag afterwards.
+
+    An attack needs the gradient of the input alone; leaving out those of the weights saves a fifth of the time.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    wants = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.eval()
+    for parameter, _ in wants:
+        parameter.requires_grad_(False)
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in wants:
+            parameter.requires_grad_(requires_grad)
+
+
+class QueryCounter(nn.Module):
+    """Wraps a model and counts in `.queries` every input that it is asked about."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.queries = model, 0
+        self.training = model.training
+
+    def forward(self, x):
+        self.queries += len(x)
+        return self.model(x)
+
+
+class LabelOnly(nn.Module):
+    """Wraps a model so that it answers with its decision alone: logits of 1 for the class it chose, 0 elsewhere.
+
+    No probability and no gradient gets out: what a careful service shows its callers.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.training = model.training
+
+    @torch.no_grad()
+    def forward(self, x):
+        logits = self.model(x)
+        return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)

@@ -1,0 +1,82 @@
+"""Train a classifier, ask it, score it."""
+import copy
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+from mlsec_lab.victims.inputs import check_images, check_labels, check_number
+from mlsec_lab.victims.networks import frozen
+
+
+def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, seed=0, progress=True):
+    """Train a copy of `model` on (x, y) with Adam and one cycle of the learning rate (Smith, 2018); the argument stays as it is.
+
+    x: [N, C, H, W] in [0, 1].  y: [N], the true classes.
+    lr: the highest learning rate of the cycle.  shift: each image is moved by up to so many pixels, anew each time.
+    perturb: None, or a function (model, x, y, seed) -> x that attacks each batch before it is learnt from.
+    seed: of the order, the shifts and the attacks.
+    Returns the trained copy, in eval mode, on the model's device.
+    Raises ValueError for images or labels of the wrong kind, epochs < 1, batch < 2 or lr <= 0.
+    """
+    check_images(x)
+    check_labels(y, len(x))
+    check_number(epochs, "epochs", least=1, whole=True)
+    check_number(batch, "batch", least=2, whole=True)
+    check_number(lr, "lr", above=0)
+    device = next(model.parameters()).device
+    model = copy.deepcopy(model).train()
+    order = torch.Generator().manual_seed(seed)
+    steps = -(-len(x) // batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=1e-4)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
+    with tqdm(total=epochs * steps, desc="training", unit="batch", delay=1, leave=False, disable=not progress) as bar:
+        for epoch in range(epochs):
+            for number, index in enumerate(torch.randperm(len(x), generator=order).split(batch)):
+                if len(index) > 1:  # batch normalisation has no variance to go by in a batch of one
+                    xb, yb = _shifted(x[index], shift, order).to(device), y[index].to(device)
+                    if perturb is not None:
+                        xb = perturb(model, xb, yb, seed + epoch * steps + number)
+                    loss = F.cross_entropy(model(xb), yb)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                cycle.step()
+                bar.update()
+            bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
+    model.zero_grad()
+    return model.eval()
+
+
+def _shifted(x, shift, generator):
+    """Each image moved by up to `shift` pixels, its border repeated; signs are never mirrored: left is not right."""
+    if not shift:
+        return x
+    n, c, h, w = x.shape
+    dy, dx = torch.randint(0, 2 * shift + 1, (2, n), generator=generator)
+    rows = (torch.arange(h) + dy[:, None])[:, None, :, None]
+    columns = (torch.arange(w) + dx[:, None])[:, None, None, :]
+    padded = F.pad(x, (shift,) * 4, mode="replicate")
+    return padded[torch.arange(n)[:, None, None, None], torch.arange(c)[None, :, None, None], rows, columns]
+
+
+@torch.no_grad()
+def predict(model, x, *, batch=256):
+    """The model's logits [N, K] for x [N, C, H, W] in [0, 1], asked in batches, in eval mode, without gradients.
+
+    Raises ValueError for images of the wrong kind.
+    """
+    check_images(x)
+    device = next((p.device for p in model.parameters()), x.device)
+    with frozen(model):
+        return torch.cat([model(part.to(device)).to(x.device) for part in x.split(batch)])
+
+
+def accuracy(model, x, y):
+    """The share of x [N, C, H, W] whose predicted class is y [N]: a float in [0, 1], NaN for an empty batch.
+
+    Raises ValueError for images or labels of the wrong kind.
+    """
+    check_images(x)
+    check_labels(y, len(x))
+    return (predict(model, x).argmax(1) == y).float().mean().item()

@@ -1,0 +1,23 @@
+"""One thread a process, a home of its own, and reasons for what is skipped."""
+import os
+import tempfile
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several test processes share the cores
+os.environ["MLSEC_HOME"] = tempfile.mkdtemp(prefix="mlsec-tests-")  # never the learner's own progress
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    """Each test has an empty work folder."""
+    monkeypatch.setenv("MLSEC_HOME", str(tmp_path / "my_work"))
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """The folder with real data; the test is skipped where MLSEC_DATA is unset."""
+    folder = os.environ.get("MLSEC_DATA")
+    if not folder:
+        pytest.skip("MLSEC_DATA is unset: this test reads real data sets")
+    return folder
