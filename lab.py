@@ -183,7 +183,16 @@ def install(venv, purpose, state):
     code, output = run_pip(python, ["-c", str(constraints), "-e", "." + EXTRAS[purpose]], log)
     if code != 0:
         raise Stop(f"{explain(output)} (The full log is {log}.)")
+    quiet_start(venv)
     write_stamp(venv, ["open", purpose])
+
+
+def quiet_start(venv):
+    """JupyterLab's own defaults in .venv: no question about news over the first lesson. Learners' settings come before these."""
+    folder = venv / "share" / "jupyter" / "lab" / "settings"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "overrides.json").write_text(json.dumps({
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}), encoding="utf-8")
 
 
 def check_room(free, needed):

@@ -22,7 +22,7 @@ def main(argv=None):
     arguments = parser.parse_args(argv)
     try:
         return globals()[f"_{arguments.command}"](arguments) or 0
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         print(f"mlsec-lab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,11 +1,13 @@
 """Build both notebooks of a lesson from its one hand-written file, and say where a committed notebook is stale.
 
-solutions/NN_topic.py is py:percent with four short keys:
+solutions/NN_topic.py is py:percent with a few short keys:
     # %% exercise="evasion.fgsm"      an empty cell, which becomes the reference's source and, below it, the check
     # %% claim="pgd_beats_fgsm"       a cell whose printed statements nbval compares
     # %% machine=true                 a cell that speaks of the machine it runs on: its output is not kept
+    # %% picture="stop_reads_80"      a cell whose figure also goes to docs/, for the README
     # %% [markdown]                   where {{facts}} and {{exercise evasion.fgsm}} are filled in from catalogue and exercise
 """
+import base64
 import inspect
 import json
 import os
@@ -27,7 +29,7 @@ MEANINGFUL = 24  # characters: a shorter solution line, such as `for _ in range(
 README_MARKS = ("<!-- course map: made by mlsec-lab build -->", "<!-- end of the course map -->")
 
 
-class BuildError(Exception):
+class BuildError(ValueError):
     """A lesson that cannot be built as it stands: the sentence says where and what to do."""
 
 
@@ -43,7 +45,14 @@ def build(lesson, *, execute=True):
         raise BuildError("; ".join(problems))
     write_whole(STUDENT / f"{lesson.name}.ipynb", _text(student).encode())
     if execute:
-        write_whole(SOLVED / f"{lesson.name}.ipynb", _text(executed(lesson, solved)).encode())
+        done = executed(lesson, solved)
+        write_whole(SOLVED / f"{lesson.name}.ipynb", _text(done).encode())
+        for cell in done.cells:
+            if "picture" in cell.metadata:
+                shown = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+                if not shown:
+                    raise BuildError(f"{lesson.name}, cell {cell.id} is to give docs/{cell.metadata['picture']}.png, and shows no figure")
+                write_whole(COURSE / "docs" / f"{cell.metadata['picture']}.png", base64.b64decode(shown[0]))
 
 
 def check(lesson):
@@ -84,8 +93,7 @@ def solved_notebook(lesson):
             new = nbformat.v4.new_code_cell(cell.source)
             if "claim" in cell.metadata:
                 new.metadata.update(claim=cell.metadata["claim"], tags=["nbval-check-output"])
-            if "machine" in cell.metadata:
-                new.metadata["machine"] = True
+            new.metadata.update({key: cell.metadata[key] for key in ("machine", "picture") if key in cell.metadata})
             cells.append(new)
     if placed != list(exercises):
         raise BuildError(f"{path.name} places the exercises {placed}, its exercise file declares {list(exercises)}: each once, in that order")
@@ -132,6 +140,8 @@ def executed(lesson, solved):
             said = "".join(output.text for output in cell.outputs if output.output_type == "stream" and output.name == "stderr")
             if said:
                 raise BuildError(f"{lesson.name}, cell {cell.id} writes to stderr:\n{said}")
+            for output in cell.outputs:
+                _keep_as_png(output)
             cell.outputs = [] if "machine" in cell.metadata else [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
     return notebook
 
@@ -143,8 +153,8 @@ def leaks(lesson, student):
         for line in solution_lines(exercise.reference):
             if len(line) >= MEANINGFUL:
                 hidden[line] = exercise.id
-    return [f"notebooks/{lesson.name}.ipynb, cell {cell.id} gives away a line of {hidden[line.strip()]}: {line.strip()}"
-            for cell in student.cells for line in cell.source.splitlines() if line.strip() in hidden]
+    return [f"notebooks/{lesson.name}.ipynb, cell {cell.id} gives away a line of {id}: {line}"
+            for cell in student.cells for line, id in hidden.items() if line in cell.source]
 
 
 def solution_lines(reference):
@@ -217,6 +227,15 @@ def _filled(text, lesson, exercises):
 def _bare(cell):
     """What of a cell must agree between a committed notebook and a freshly built one."""
     return cell.cell_type, cell.id, cell.source, json.dumps(cell.metadata, sort_keys=True)
+
+
+def _keep_as_png(output):
+    """A figure that was shown as an <img> is kept as image/png with its alternative text: web viewers and exports show and read that."""
+    shown = re.fullmatch(r"<img alt='.*?' style='max-width:100%' src='data:image/png;base64,(.*?)'>", output.get("data", {}).get("text/html", ""), re.S)
+    if shown:
+        del output.data["text/html"]
+        output.data["image/png"] = shown[1]
+        output.metadata = {"image/png": {"alt": output.data["text/plain"]}}
 
 
 def _text(notebook):

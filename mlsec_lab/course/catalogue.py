@@ -23,6 +23,7 @@ class Lesson:
 
     @property
     def name(self):
+        """The stem of its files: "01_evasion"."""
         return f"{self.number}_{self.topic}"
 
     @property

@@ -5,11 +5,13 @@ goes on in each of them, with your function once it passed and with the referenc
 """
 import contextlib
 import dis
+import functools
 import html
 import inspect
 import io
 import linecache
 import random
+import re
 import secrets
 import signal
 import sys
@@ -56,9 +58,9 @@ class Verdict:
     def _repr_html_(self):
         colour, mark = {PASSED: ("#00725a", "✔"), NOT_YET: ("#b35900", "↻"), NOT_ATTEMPTED: ("#56606b", "○")}[self.outcome]
         rows = "".join(f"<tr><td style='text-align:left;vertical-align:top;padding:1px 12px 1px 0;white-space:nowrap'><b>{label}</b></td>"
-                       f"<td style='text-align:left;white-space:pre-wrap'>{html.escape(text)}</td></tr>" for label, text in self.rows())
+                       f"<td style='text-align:left;vertical-align:top;padding:1px 0;white-space:pre-wrap'>{_marked(text)}</td></tr>" for label, text in self.rows())
         return (f"<div role='status' style='border-left:5px solid {colour};padding:6px 12px;margin:2px 0'><b style='color:{colour}'>{mark} "
-                f"{self.outcome}</b> · <code>{html.escape(self.exercise)}</code> {html.escape(self.sentence)}"
+                f"{self.outcome}</b> · <code>{html.escape(self.exercise)}</code> {_marked(self.sentence)}"
                 + (f"<table style='margin:4px 0 0 0'>{rows}</table>" if rows else "") + "</div>")
 
 
@@ -137,7 +139,7 @@ def judge(exercise, answer, *, seed=None, time_limit=TIME_LIMIT):
     guard = Guard(answer, exercise)
     sentence = ""
     try:
-        with _own_randomness(seed), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _time_limit(time_limit):
+        with _own_randomness(seed), _exits_that_raise(), contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed), _time_limit(time_limit):
             for number, (sentence, holds) in enumerate(exercise.properties):
                 holds(guard, seed + number)
     except NotAttempted:
@@ -239,8 +241,9 @@ class Guard:
 
 def _code(answer):
     """The code object of a function, a method, a partial or an object that can be called; None where it has none."""
-    while hasattr(answer, "func"):
+    while isinstance(answer, functools.partial):
         answer = answer.func
+    answer = inspect.unwrap(answer)
     if not hasattr(answer, "__code__"):
         answer = getattr(type(answer), "__call__", None)
     return getattr(answer, "__code__", None)
@@ -331,6 +334,24 @@ def _own_randomness(seed):
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
+
+
+@contextlib.contextmanager
+def _exits_that_raise():
+    """In a notebook, exit() returns and ends the kernel a moment later; during a check it raises SystemExit, as it does elsewhere."""
+    shell = _shell()
+    if shell is None:
+        yield
+        return
+
+    def ask_exit():
+        raise SystemExit
+
+    shell.ask_exit = ask_exit
+    try:
+        yield
+    finally:
+        del shell.ask_exit
 
 
 @contextlib.contextmanager
@@ -441,14 +462,23 @@ class _Text:
     def _repr_html_(self):
         tag = "pre" if self.code else "p"
         return (f"<div style='border-left:5px solid #0b6fa4;padding:6px 12px'><b>{html.escape(self.title)}</b>"
-                f"<{tag} style='margin:6px 0 0 0'>{html.escape(self.text)}</{tag}></div>")
+                f"<{tag} style='margin:6px 0 0 0'>{html.escape(self.text) if self.code else _marked(self.text)}</{tag}></div>")
+
+
+def _marked(text):
+    """Text as HTML, with `code` between backticks set as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
 
 
 def _show(thing):
     """Into the notebook where there is one, onto the terminal elsewhere."""
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    if shell is not None:
+    if _shell() is not None:
         from IPython.display import display
         display(thing)
     else:
         print(thing)
+
+
+def _shell():
+    """The running IPython, None outside of it."""
+    return sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None

@@ -7,6 +7,8 @@ Metrics:   linf_distance · l2_distance · attack_success_rate
 Every attack takes `model` (x [N, C, H, W] in [0, 1] to logits [N, K]), x and y [N], leaves all of them as they were and
 returns a new x_adv of x's shape within the budget and within [0, 1]. `eps` is in the units of x: 8/255 is written so.
 """
+import warnings
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from torch import nn
 
 from mlsec_lab.victims.inputs import check_choice, check_images, check_labels, check_number
 from mlsec_lab.victims.networks import frozen
-from mlsec_lab.victims.training import predict, train
+from mlsec_lab.victims.training import shifted, predict, train
 
 REJECTED = -1
 
@@ -77,7 +79,7 @@ def pgd(model, x, y, *, eps, steps=40, step_size=None, norm="linf", targeted=Fal
     Returns x_adv, same shape, within eps of x and within [0, 1].
     Raises ValueError for eps < 0, steps < 1, step_size <= 0, an unknown norm, x outside [0, 1] or shapes that disagree.
     """
-    _check(model, x, y, eps)
+    _check(model, x, y, eps, seed)
     check_number(steps, "steps", least=1, whole=True)
     check_number(batch, "batch", least=1, whole=True)
     check_choice(norm, "norm", ("linf", "l2"))
@@ -100,10 +102,10 @@ def multi_targeted(model, x, y, *, eps, steps=50, targets=9, restarts=1, seed=0,
     targets: how many wrong classes to try, the likeliest first (at most K - 1).  restarts: rounds of it, each from new
     random points.  The other arguments, the return value and the errors are pgd's.
     """
-    _check(model, x, y, eps)
+    _check(model, x, y, eps, seed)
     for name, value in dict(steps=steps, targets=targets, restarts=restarts, batch=batch).items():
         check_number(value, name, least=1, whole=True)
-    x_adv = x.clone()
+    x_adv = x.detach().clone()
     with frozen(model):
         wrong = predict(model, x).scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
         for attempt in range(restarts):
@@ -118,7 +120,7 @@ def multi_targeted(model, x, y, *, eps, steps=50, targets=9, restarts=1, seed=0,
     return x_adv
 
 
-def perturb_batch(model, x, y, *, eps, steps=5, seed=0):
+def perturb_batch(model, x, y, *, eps, steps=3, seed=0):
     """What adversarial training learns from: a few PGD steps that do not stop once they succeed, unchecked, for inner loops."""
     with frozen(model):
         return _climb(model, x, random_point(x, eps, "linf", seed), eps=eps, steps=steps, step_size=lambda step: 2.5 * eps / steps,
@@ -126,7 +128,10 @@ def perturb_batch(model, x, y, *, eps, steps=5, seed=0):
 
 
 def project(x_adv, x, eps, norm="linf"):
-    """The point nearest to x_adv that is within eps of x (L∞ or L2) and within [0, 1].  All [N, C, H, W]."""
+    """x_adv brought back to within eps of x and within [0, 1]: in L∞ the nearest such point, in L2 the nearest in the ball, then clipped.
+
+    All [N, C, H, W].
+    """
     if norm == "linf":
         return torch.minimum(torch.maximum(x_adv, x - eps), x + eps).clamp_(0, 1)
     delta = x_adv - x
@@ -146,12 +151,13 @@ def random_point(x, eps, norm="linf", seed=0):
     return (x + delta.to(x.device)).clamp_(0, 1)
 
 
+@torch.enable_grad()
 def _climb(model, x, start, *, eps, steps, step_size, loss, fooled=None, norm="linf", momentum=0.0, batch=64):
     """The one loop behind every gradient attack: go uphill on `loss`, come back into the ball, drop what is fooled.
 
     loss(logits, index) -> [n], to be increased; fooled(logits, index) -> bool [n]; `index` says which rows of x are meant.
     """
-    x_adv, previous = start.detach().clone(), start.detach().clone()
+    x, x_adv, previous = x.detach(), start.detach().clone(), start.detach().clone()
     moving = torch.arange(len(x), device=x.device)
     for step in range(steps):
         still = []
@@ -205,7 +211,7 @@ def minimal_norm(model, x, y, *, method="ddn", steps=100):
     Returns x_adv; an image that could not be fooled comes back as it was.
     Raises ValueError for an unknown method, steps < 1, or images and labels of the wrong kind.
     """
-    _check(model, x, y, eps=0)
+    _check(model, x, y)
     check_choice(method, "method", ("ddn", "deepfool", "cw"))
     check_number(steps, "steps", least=1, whole=True)
     import foolbox
@@ -223,33 +229,40 @@ def decision_based(model, x, y, *, method="hopskipjump", steps=20, seed=0):
     Returns x_adv; an image for which no starting point was found comes back as it was.
     Raises ValueError for an unknown method, steps < 1, or images and labels of the wrong kind.
     """
-    _check(model, x, y, eps=0)
+    _check(model, x, y, seed=seed)
     check_choice(method, "method", ("hopskipjump", "boundary"))
     check_number(steps, "steps", least=1, whole=True)
     import foolbox
     start = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(directions=100, steps=50)
-    attack = {"hopskipjump": lambda: foolbox.attacks.HopSkipJumpAttack(init_attack=start, steps=steps, initial_gradient_eval_steps=50, max_gradient_eval_steps=500),
-              "boundary": lambda: foolbox.attacks.BoundaryAttack(init_attack=start, steps=steps, tensorboard=False)}
-    return _foolbox(attack[method](), model, x, y, seed=seed)
+    attack = {"hopskipjump": lambda: foolbox.attacks.HopSkipJumpAttack(steps=steps, initial_gradient_eval_steps=50, max_gradient_eval_steps=500),
+              "boundary": lambda: foolbox.attacks.BoundaryAttack(steps=steps, tensorboard=False)}
+    return _foolbox(attack[method](), model, x, y, seed=seed, start=start)
 
 
-def _foolbox(attack, model, x, y, seed):
-    """Run a foolbox attack with its own randomness and with nothing left behind: it draws from the global generators."""
+def _foolbox(attack, model, x, y, seed, start=None):
+    """Run a foolbox attack with its own randomness and with nothing left behind: it draws from the global generators.
+
+    start: the attack that finds starting points, for one that needs them.
+    """
     import foolbox
-    right = predict(model, x).argmax(1) == y
-    x_adv = x.clone()
-    if not right.any():
-        return x_adv
+    x, x_adv, starts = x.detach(), x.detach().clone(), {}
+    rows = (predict(model, x).argmax(1) == y).nonzero().flatten()
     state = np.random.get_state()
     try:
-        with frozen(model), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            np.random.seed(seed)
+        with frozen(model), torch.random.fork_rng(devices=[x.device] if x.is_cuda else []), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*failed to draw sufficient random inputs")
+            (torch.manual_seed if x.is_cuda else torch.default_generator.manual_seed)(seed)
+            np.random.seed(seed % 2**32)
             fmodel = foolbox.PyTorchModel(model, bounds=(0, 1), device=x.device)
-            _, found, success = attack(fmodel, x[right], y[right], epsilons=None)
+            if start is not None and len(rows):  # foolbox gives up the whole batch where one image finds no start
+                points = start.run(fmodel, x[rows], foolbox.Misclassification(y[rows]))
+                found = fmodel(points).argmax(1) != y[rows]
+                rows, starts = rows[found], {"starting_points": points[found]}
+            if len(rows):
+                _, found, success = attack(fmodel, x[rows], y[rows], epsilons=None, **starts)
+                x_adv[rows] = torch.where(success[:, None, None, None], found.detach(), x[rows])
     finally:
         np.random.set_state(state)
-    x_adv[right] = torch.where(success[:, None, None, None], found.detach(), x[right])
     return x_adv
 
 
@@ -275,13 +288,11 @@ class SecurePredictor(nn.Module):
         check_number(jitter, "jitter", least=0, whole=True)
         self.model, self.window, self.threshold, self.jitter = model, window, threshold, jitter
         self.generator = torch.Generator().manual_seed(seed)
-        self.eval()
+        self.training = model.training
 
     def forward(self, x):
         if self.jitter:
-            dy, dx = torch.randint(-self.jitter, self.jitter + 1, (2,), generator=self.generator).tolist()
-            pad = self.jitter
-            x = F.pad(x, (pad,) * 4, mode="replicate")[:, :, pad + dy:x.shape[2] + pad + dy, pad + dx:x.shape[3] + pad + dx]
+            x = shifted(x, self.jitter, self.generator)
         return self.model(median_smooth(x, self.window))
 
     def predict(self, x):
@@ -296,8 +307,8 @@ def median_smooth(x, window=3):
         return x
     half = window // 2
     padded = F.pad(x, (half,) * 4, mode="replicate")
-    shifted = [padded[:, :, i:i + x.shape[2], j:j + x.shape[3]] for i in range(window) for j in range(window)]
-    return torch.stack(shifted, dim=-1).median(dim=-1).values
+    around = [padded[:, :, i:i + x.shape[2], j:j + x.shape[3]] for i in range(window) for j in range(window)]
+    return torch.stack(around, dim=-1).median(dim=-1).values
 
 
 def adaptive_pgd(predictor, x, y, *, eps, steps=40, samples=1, seed=0, batch=64):
@@ -307,7 +318,7 @@ def adaptive_pgd(predictor, x, y, *, eps, steps=40, samples=1, seed=0, batch=64)
     samples: logits are averaged over so many calls, which is expectation over transformation (Athalye et al., 2018) where the
     predictor is random.  eps, steps, seed, batch, the return value and the errors are pgd's.
     """
-    _check(predictor, x, y, eps)
+    _check(predictor, x, y, eps, seed, name="predictor")
     for name, value in dict(steps=steps, samples=samples, batch=batch).items():
         check_number(value, name, least=1, whole=True)
 
@@ -324,27 +335,27 @@ def adaptive_pgd(predictor, x, y, *, eps, steps=40, samples=1, seed=0, batch=64)
                       fooled=None if samples > 1 else lambda logits, index: (logits.argmax(1) != y[index]) & (wrong_confidence(logits, index) > accepted))
 
 
-def adversarial_training(model, x, y, *, eps, steps=5, epochs=6, lr=0.01, batch=128, seed=0, progress=True):
+def adversarial_training(model, x, y, *, eps, steps=3, epochs=6, lr=0.01, batch=128, shift=2, seed=0, progress=True):
     """Train a copy of `model` on what PGD makes of each batch: the defence that has held so far (Madry et al., 2018).
 
-    x, y: the training data.  eps, steps: of the inner attack.  epochs, lr, batch, seed, progress: as in `train`.
+    x, y: the training data.  eps, steps: of the inner attack.  epochs, lr, batch, shift, seed, progress: as in `train`.
     Returns the trained copy, in eval mode.  Raises ValueError for eps < 0, steps < 1 and what `train` refuses.
     """
     check_number(eps, "eps", least=0)
     check_number(steps, "steps", least=1, whole=True)
-    return train(model, x, y, epochs=epochs, lr=lr, batch=batch, seed=seed, progress=progress,
+    return train(model, x, y, epochs=epochs, lr=lr, batch=batch, shift=shift, seed=seed, progress=progress,
                  perturb=lambda model, xb, yb, seed: perturb_batch(model, xb, yb, eps=eps, steps=steps, seed=seed))
 
 
-def _check(model, x, y, eps):
+def _check(model, x, y, eps=0, seed=0, name="model"):
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be a torch nn.Module, not {type(model).__name__}")
+        raise ValueError(f"{name} must be a torch nn.Module, not {type(model).__name__}")
     check_images(x)
     check_labels(y, len(x))
     check_number(eps, "eps", least=0)
+    check_number(seed, "seed", whole=True)
     if len(y):
-        with torch.no_grad(), frozen(model):
-            check_labels(y, len(x), classes=model(x[:1]).shape[1])
+        check_labels(y, len(x), classes=predict(model, x[:1]).shape[1])
 
 
 def _check_pair(x, x_adv):

@@ -4,11 +4,10 @@
     def draw(result): return figure, alt    a Figure and the sentence that says what is to be seen
     explore(compute, draw, eps=Slider("eps, in 1/255", 0, 16, 8), method=Choice("attack", ["FGSM", "PGD"]))
 """
-import base64
 import html
 from dataclasses import dataclass
 
-from mlsec_lab.display.figures import png
+from mlsec_lab.display.figures import image_tag, png
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,8 @@ def explore(compute, draw, **controls):
         values = {name: control.value for name, (control, _) in made.items()}
         try:
             figure, alt = draw(compute(**values))
-            data = base64.b64encode(png(figure, most=400_000)).decode()
-            picture.value = (f"<figure style='margin:4px 0'><img alt='{html.escape(alt, quote=True)}' style='max-width:100%' "
-                             f"src='data:image/png;base64,{data}'><figcaption>{html.escape(alt)}</figcaption></figure>")
+            picture.value = (f"<figure style='margin:4px 0'>{image_tag(png(figure, most=400_000), alt)}"
+                             f"<figcaption>{html.escape(alt)}</figcaption></figure>")
         except Exception as error:
             picture.value = (f"<div role='alert' style='border-left:5px solid #b35900;padding:6px 12px'>This setting could not be drawn: "
                              f"{html.escape(type(error).__name__)}: {html.escape(str(error))}. Move a control to go on.</div>")

@@ -2,6 +2,8 @@
 
 Every function returns a matplotlib Figure that belongs to no window; `show(figure, "what is to be seen")` puts it on the page.
 """
+import base64
+import html
 import io
 
 import numpy as np
@@ -25,8 +27,14 @@ def show(figure, alt):
     if shell is None:
         print(alt)
         return
+    # As HTML, because JupyterLab gives an image/png output no alternative text.
     from IPython.display import display
-    display({"image/png": png(figure), "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    display({"text/html": image_tag(png(figure), alt), "text/plain": alt}, raw=True)
+
+
+def image_tag(data, alt):
+    """An <img> element that holds the PNG bytes `data` and says `alt` to those who cannot look."""
+    return f"<img alt='{html.escape(alt, quote=True)}' style='max-width:100%' src='data:image/png;base64,{base64.b64encode(data).decode()}'>"
 
 
 def png(figure, *, dpi=96, most=BYTES):
@@ -106,11 +114,15 @@ def readings(images, probabilities, classes, titles, *, most=5):
 
     images: [N, C, H, W] in [0, 1].  probabilities: [N, K].  classes: K names.  titles: N texts.
     """
-    figure = Figure(figsize=(2.9 * len(images), 4.3), layout="constrained")
-    grid = figure.add_gridspec(2, len(images), height_ratios=(1.6, 1))
+    share = 1 / len(images)
+    figure = Figure(figsize=(3.1 * len(images), 4.1))
     for column, (image, row) in enumerate(zip(images, np.asarray(probabilities))):
-        _picture(figure.add_subplot(grid[0, column]), image, titles[column])
-        axes = figure.add_subplot(grid[1, column])
+        # Places by hand: automatic layout takes longer than the attack whose result is shown.
+        axes = figure.add_axes(((column + 0.36) * share, 0.42, 0.6 * share, 0.52))
+        axes.imshow(_pixels(image), interpolation="nearest")
+        axes.set_title(titles[column], fontsize=8.5, pad=3)
+        axes.axis("off")
+        axes = figure.add_axes(((column + 0.36) * share, 0.01, 0.6 * share, 0.36))
         order = row.argsort()[::-1][:most]
         axes.barh([classes[k] for k in order], row[order], color=[ORANGE] + [GREY] * (most - 1), height=0.62)
         for place, k in enumerate(order):
@@ -162,12 +174,6 @@ def bars(values, *, xlabel, percent=True, size=None, colours=None):
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     _plain(axes, xlabel, "", "x" if percent else "")
     return figure
-
-
-def _picture(axes, image, title):
-    axes.imshow(_pixels(image), interpolation="nearest")
-    axes.set_title(title, fontsize=8.5, pad=3)
-    axes.axis("off")
 
 
 def _plain(axes, xlabel, ylabel, share):

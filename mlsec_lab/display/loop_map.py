@@ -1,6 +1,7 @@
 """The map that the course hangs on: Data and Model, the four directions between them, and the lessons on each arrow.
 
 An SVG whose lesson names are links. The rows come from the caller, so that the map knows nothing of the course.
+In a notebook the links are HTML, laid over the picture: JupyterLab opens those in a tab, and fails on links inside an SVG.
 """
 import html
 
@@ -20,6 +21,10 @@ class LoopMap:
 
     @property
     def svg(self):
+        """The picture for a file or a web page, its links inside."""
+        return self._svg(links=True)
+
+    def _svg(self, links):
         shown = {direction: [row for row in self.lessons if row["direction"] == direction] for direction in ARROWS}
         parts = [f"<path d='{path}' fill='none' stroke='{self._colour(d)}' stroke-width='{7 if d == self.lit else 4}' marker-end='url(#head-{i})'/>"
                  for i, (d, (path, _)) in enumerate(ARROWS.items()) if path]
@@ -28,32 +33,55 @@ class LoopMap:
         boxes = "".join(f"<rect x='{x}' y='206' width='180' height='58' rx='10' fill='#fff' stroke='#22272b' stroke-width='2.5'/>"
                         f"<text x='{x + 90}' y='242' text-anchor='middle' font-size='22' font-weight='bold' fill='#22272b'>{name}</text>"
                         for x, name in ((138, "Data"), (622, "Model")))
-        lists = "".join(self._list(direction, rows, *ARROWS[direction][1]) for direction, rows in shown.items())
+        lists = "".join(self._list(direction, rows, links) for direction, rows in shown.items())
         return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 960 410' role='img' aria-label='{html.escape(str(self), quote=True)}' "
-                f"style='max-width:960px;width:100%;background:#fff;font-family:Helvetica,Arial,sans-serif'><defs>{heads}</defs>"
+                f"style='display:block;max-width:960px;width:100%;background:#fff;font-family:Helvetica,Arial,sans-serif'><defs>{heads}</defs>"
                 + "".join(parts) + boxes + lists + "</svg>")
 
-    def _list(self, direction, rows, x, y):
-        colour = self._colour(direction)
+    def _list(self, direction, rows, links):
+        colour, (x, y) = self._colour(direction), ARROWS[direction][1]
         text = [f"<text x='{x}' y='{y}' font-size='15' font-weight='bold' fill='{colour}'>{NAMES[direction]}</text>"]
         for line, row in enumerate(rows, 1):
-            label = f"{row['number']} {html.escape(row['title'])}"
             here = f"<text x='{x}' y='{y + 19 * line}' font-size='13.5' fill='{colour if row['ready'] else '#6b7178'}'"
-            text.append(f"<a href='{row['number']}_{row['topic']}.ipynb'>{here} text-decoration='underline'>{label}</text></a>" if row["ready"]
-                        else f"{here} font-style='italic'>{label} (planned)</text>")
+            if not row["ready"]:
+                text.append(f"{here} font-style='italic'>{_label(row)} (planned)</text>")
+            elif links:
+                text.append(f"<a href='{_file(row)}'>{here} text-decoration='underline'>{_label(row)}</text></a>")
+            else:
+                text.append(f"{here} text-decoration='underline'>{_label(row)}</text>")
         return "".join(text)
+
+    def _links(self):
+        """The ready lessons as HTML links, each over its name in the picture and scaled with it."""
+        links = []
+        for direction, (_, (x, y)) in ARROWS.items():
+            for line, row in enumerate((row for row in self.lessons if row["direction"] == direction), 1):
+                if row["ready"]:
+                    width = min(7.5 * len(_label(row)) + 6, 960 - x)
+                    place = f"left:{(x - 3) / 9.6:.2f}%;top:{(y + 19 * line - 14) / 4.1:.2f}%;width:{width / 9.6:.2f}%;height:{19 / 4.1:.2f}%"
+                    links.append(f"<a href='{_file(row)}' style='position:absolute;{place};overflow:hidden;white-space:nowrap;color:transparent'>"
+                                 f"{_label(row)}</a>")
+        return "".join(links)
 
     def _colour(self, direction):
         return COLOURS[direction] if self.lit in (None, direction, "loop") else "#a9b0b7"
 
     def _repr_html_(self):
-        return self.svg
+        return f"<div style='position:relative;max-width:960px'>{self._svg(links=False)}{self._links()}</div>"
 
     def __str__(self):
         """The map in words: what a terminal and a screen reader get."""
         return "; ".join(f"{NAMES[d]}: " + ", ".join(f"{row['number']} {row['title']}" for row in self.lessons if row["direction"] == d) for d in ARROWS)
 
     __repr__ = __str__
+
+
+def _label(row):
+    return f"{row['number']} {html.escape(row['title'])}"
+
+
+def _file(row):
+    return f"{row['number']}_{row['topic']}.ipynb"
 
 
 def loop_map(lessons, lit=None):

@@ -13,6 +13,7 @@ property never needs to say so. A property draws its inputs from `seed`, which d
 behaviour: any right way of writing the answer passes.
 """
 import importlib
+import math
 import pkgutil
 
 import torch
@@ -79,8 +80,8 @@ def require_tensor(value, shape, *, what="the result"):
     require(isinstance(value, torch.Tensor), expected=f"{what} as a torch tensor", got=type(value).__name__,
             next_step="return the tensor itself, not a list, a number or a tuple")
     require(tuple(value.shape) == tuple(shape), expected=f"{what} of shape {list(shape)}", got=f"shape {list(value.shape)}",
-            next_step="print the shapes inside your function and look at where they part")
-    require(not (value.is_floating_point() and value.isnan().any()), expected=f"numbers in {what}", got="NaN",
+            next_step="print the shapes inside your function and look at where they stop being what you want")
+    require(not (value.is_floating_point() and value.detach().isnan().any()), expected=f"numbers in {what}", got="NaN",
             next_step="look for a division by zero or a root of zero")
     require(not value.requires_grad, expected=f"{what} without a gradient graph", got="a tensor that still carries its graph",
             next_step="return it with `.detach()`")
@@ -92,5 +93,6 @@ def require_number(value, *, what="the result"):
     require(single or (isinstance(value, (int, float)) and not isinstance(value, bool)), expected=f"{what} as a float",
             got=f"{type(value).__name__} {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__,
             next_step="return one number: `.item()` takes it out of a tensor")
-    require(float(value) == float(value), expected=f"a number for {what}", got="NaN",
+    number = float(value.detach()) if single else float(value)
+    require(math.isfinite(number), expected=f"a finite number for {what}", got="NaN" if number != number else f"{number}",
             next_step="look for the mean of nothing, or a division by zero")

@@ -5,16 +5,17 @@ import torch
 import torch.nn.functional as F
 
 from mlsec_lab.data_to_model.evasion import REJECTED, SecurePredictor, median_smooth
-from mlsec_lab.exercises import Exercise, require, require_images, require_number, require_tensor
+from mlsec_lab.exercises import Exercise, NotYet, require, require_images, require_number, require_tensor
 from mlsec_lab.victims import accuracy, load_model, predict, signs, small_cnn
 
 EPS = 8 / 255
 
 
 def fgsm(model, x, y, eps):
-    """Fast gradient sign method: move every pixel by eps in the direction that makes the loss grow.
+    """Fast gradient sign method: move every pixel by eps so that the loss grows.
 
-    x: float32 [N, C, H, W] in [0, 1].  y: int64 [N], the true classes.  Returns x_adv, like x.
+    x: float32 [N, C, H, W] in [0, 1].  y: int64 [N], the true classes.
+    Returns x_adv, like x.
     """
     ### BEGIN SOLUTION
     x_adv = x.clone().requires_grad_()
@@ -32,7 +33,7 @@ FGSM = Exercise("evasion.fgsm", reference=fgsm, difficulty=2, minutes=10, hints=
 
 
 def project(x_adv, x, eps):
-    """Bring x_adv back to the nearest picture within eps of x in every pixel, and within [0, 1].
+    """The picture nearest to x_adv that is within eps of x and within [0, 1].
 
     x_adv, x: float32 [N, C, H, W].  Returns a tensor like x.
     """
@@ -49,10 +50,12 @@ PROJECT = Exercise("evasion.project", reference=project, difficulty=1, minutes=5
 
 
 def pgd(model, x, y, eps, steps, step_size, targeted=False, seed=0):
-    """Projected gradient descent: a random start in the ball, then `steps` small FGSM steps, each brought back into the ball.
+    """Projected gradient descent: from a random point of the ball, `steps` FGSM steps of
+    `step_size`, each brought back into the ball.
 
     y: the true classes, or with targeted=True the classes that the model shall answer.
-    seed: of the random start.  Returns x_adv, like x, within eps of x and within [0, 1].
+    seed: of the random start.
+    Returns x_adv, like x, within eps of x and within [0, 1].
     """
     ### BEGIN SOLUTION
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
@@ -76,9 +79,11 @@ PGD = Exercise("evasion.pgd", reference=pgd, difficulty=3, minutes=20, hints=[
 
 
 def secure_predict(model, x, threshold=0.85):
-    """The guide's checks: refuse pixels outside [0, 1], smooth with a 3x3 median, and decline to answer when unsure.
+    """The guide's three checks: bounds, a 3x3 median, a threshold on the confidence.
 
-    x: float32 [N, C, H, W].  Returns int64 [N]: the class, or REJECTED (-1) where the highest probability is below `threshold`.
+    x: float32 [N, C, H, W].
+    Returns int64 [N]: the class of the smoothed picture, or REJECTED (-1) where the
+    highest probability is below `threshold`.
     Raises ValueError if any pixel is outside [0, 1].
     """
     ### BEGIN SOLUTION
@@ -99,10 +104,12 @@ SECURE_PREDICT = Exercise("evasion.secure_predict", reference=secure_predict, di
 
 
 def adaptive_step(predictor, x_adv, x, y, eps, step_size, samples=1):
-    """One step of the attacker who knows the defence: uphill on the confidence of the best wrong class, seen through the defence.
+    """One step of the attacker who knows the defence: uphill on the log-probability of
+    the best wrong class, seen through the defence.
 
-    predictor: `predictor(x_adv)` gives the logits behind the defence, with gradients; it may be random, so average the logits of
-    `samples` calls.  x_adv: where the attack stands.  x: the picture it began with.  y: the true classes.
+    predictor: `predictor(x_adv)` gives the logits behind the defence, with gradients.
+    It may be random: average the logits of `samples` calls.
+    x_adv: where the attack stands.  x: where it began.  y: the true classes.
     Returns the next x_adv, within eps of x and within [0, 1].
     """
     ### BEGIN SOLUTION
@@ -123,10 +130,12 @@ ADAPTIVE_STEP = Exercise("evasion.adaptive_step", reference=adaptive_step, diffi
 
 
 def adversarial_training_step(model, optimizer, x, y, eps, attack):
-    """One step of adversarial training: attack the batch with the model as it is now, then learn from what came out.
+    """One step of adversarial training: attack the batch with the model as it is now,
+    then learn from what came out.
 
-    attack: a function (model, x, y, eps) -> x_adv.  Changes the model's weights; returns the loss on the attacked batch, a float.
-    Leaves the model in train mode.
+    attack: a function (model, x, y, eps) -> x_adv.
+    Changes the model's weights and leaves it in train mode.
+    Returns the loss on the attacked batch, a float.
     """
     ### BEGIN SOLUTION
     model.eval()
@@ -156,6 +165,12 @@ def _model():
 
 def _signs(seed, n=48):
     """Fresh signs that the model reads right, so that an effect on them is the attack's."""
+    x, y = _drawn(seed, n)
+    return x.clone(), y.clone()  # an answer may spoil what it gets
+
+
+@functools.lru_cache(maxsize=32)
+def _drawn(seed, n):
     x, y = signs.draw(n, seed=seed)
     right = predict(_model(), x).argmax(1) == y
     return x[right], y[right]
@@ -167,9 +182,10 @@ def _misread(x_adv, y):
 
 def _within(x_adv, x, eps, name="x_adv"):
     require_images(x_adv, x, what=name)
-    furthest = (x_adv - x).abs().max().item()
-    require(furthest <= eps + 1e-5, expected=f"every pixel within eps = {eps:.4f} of x", got=f"a pixel that moved by {furthest:.4f}",
-            next_step="measure the distance from x, where the attack began, and cut it there")
+    change = (x_adv - x).flatten()
+    furthest = change[change.abs().argmax()].item()
+    require(abs(furthest) <= eps + 1e-5, expected=f"every pixel within eps = {eps:.4f} of x", got=f"a pixel that moved by {furthest:+.4f}",
+            next_step="measure the change from x, where the attack began, and cut it off at eps, upwards and downwards")
 
 
 @FGSM.property("keeps every pixel within eps of x and within [0, 1]")
@@ -190,17 +206,35 @@ def _fgsm_zero(answer, seed):
 def _fgsm_whole_budget(answer, seed):
     x, y = _signs(seed, 12)
     room = (x > EPS) & (x < 1 - EPS)
-    moved = ((answer(_model(), x, y, EPS) - x).abs()[room] > EPS - 1e-5).float().mean().item()
-    require(moved > 0.9, expected="nearly every pixel moved by exactly eps", got=f"{moved:.0%} of them",
-            next_step="take the sign of the gradient: its size is of no interest here")
+    change = (answer(_model(), x, y, EPS) - x).abs()[room]
+    moved, usual = (change > EPS - 1e-5).float().mean().item(), change.median().item()
+    equally = ((change - usual).abs() < 1e-5).float().mean().item() > 0.9
+    require(moved > 0.9, expected=f"nearly every pixel moved by exactly eps = {EPS:.4f}", got=f"{moved:.0%} of them; half moved by {usual:.6f} or less",
+            next_step="eps is in the units of x already: multiply the sign by eps itself" if equally and usual > 1e-7
+            else "take the sign of the gradient: its size is of no interest here")
 
 
 @FGSM.property("makes the model misread most signs at 8/255")
 def _fgsm_effect(answer, seed):
-    x, y = _signs(seed, 96)
-    got, by_reference = _misread(answer(_model(), x, y, EPS), y), _misread(fgsm(_model(), x, y, EPS), y)
+    x, y = _signs(seed, 64)
+    got, by_reference = _misread(answer(_model(), x, y, EPS), y), _reference_misread("fgsm", seed)
     require(got > 0.8 * by_reference, expected=f"about {by_reference:.0%} of {len(x)} signs misread", got=f"{got:.0%}",
             next_step="walk uphill on the loss of the true class: plus the sign, not minus")
+
+
+@functools.lru_cache(maxsize=32)
+def _reference_misread(attack, seed):
+    """The share of 64 signs that a reference attack makes the model misread at EPS."""
+    x, y = _signs(seed, 64)
+    return _misread(fgsm(_model(), x, y, EPS) if attack == "fgsm" else pgd(_model(), x, y, EPS, 8, EPS / 3), y)
+
+
+@functools.lru_cache(maxsize=32)
+def _reference_reached(seed):
+    """The share of 24 signs that the reference turns into the next class at twice EPS."""
+    x, y = _signs(seed, 24)
+    wanted = (y + 1) % 12
+    return accuracy(_model(), pgd(_model(), x, wanted, 2 * EPS, 10, EPS / 2, targeted=True), wanted)
 
 
 @PROJECT.property("ends within eps of x and within [0, 1]")
@@ -257,58 +291,88 @@ def _pgd_random(answer, seed):
             next_step="begin at x plus noise from [-eps, eps], not at x")
 
 
+@PGD.property("moves each pixel by step_size, whatever the size of its gradient")
+def _pgd_steps(answer, seed):
+    x, y = _signs(seed, 12)
+    start, after = (answer(_model(), x, y, EPS, 1, size) for size in (0.0, EPS / 20))
+    room = ((start - x).abs() < 0.9 * EPS) & (start > EPS) & (start < 1 - EPS)
+    moved = ((after - start).abs()[room] > EPS / 40).float().mean().item()
+    require(moved > 0.3, expected="pixels that move by step_size", got=f"{1 - moved:.0%} that hardly move" if moved else "none that moves",
+            next_step="as in FGSM: `step_size` times the sign of the gradient")
+
+
 @PGD.property("misreads more than FGSM does at the same eps")
 def _pgd_effect(answer, seed):
-    x, y = _signs(seed, 96)
-    got, by_fgsm = _misread(answer(_model(), x, y, EPS, 10, EPS / 4), y), _misread(fgsm(_model(), x, y, EPS), y)
-    by_reference = _misread(pgd(_model(), x, y, EPS, 10, EPS / 4), y)
+    x, y = _signs(seed, 64)
+    got = _misread(answer(_model(), x, y, EPS, 8, EPS / 3), y)
+    by_fgsm, by_reference = _reference_misread("fgsm", seed), _reference_misread("pgd", seed)
     require(got > (by_fgsm + by_reference) / 2, expected=f"more than FGSM's {by_fgsm:.0%}, about {by_reference:.0%}", got=f"{got:.0%}",
-            next_step="each round needs a new gradient, taken where the attack stands, and a step of step_size uphill")
+            next_step="walk uphill on the loss: plus the sign, not minus" if got < 0.05
+            else "each round needs a new gradient, taken where the attack stands now, and there are `steps` rounds")
 
 
 @PGD.property("with targeted=True leads to the wanted class")
 def _pgd_targeted(answer, seed):
-    x, y = _signs(seed, 48)
+    x, y = _signs(seed, 24)
     wanted = (y + 1) % 12
-    reached, by_reference = (accuracy(_model(), f(_model(), x, wanted, 2 * EPS, 10, EPS / 2, targeted=True), wanted) for f in (answer, pgd))
+    reached = accuracy(_model(), answer(_model(), x, wanted, 2 * EPS, 10, EPS / 2, targeted=True), wanted)
+    by_reference = _reference_reached(seed)
     require(reached > 0.7 * by_reference, expected=f"about {by_reference:.0%} of the signs read as the class asked for", got=f"{reached:.0%}",
             next_step="make the loss of the wanted class smaller: minus the sign of its gradient")
 
 
-@SECURE_PREDICT.property("raises ValueError for pixels outside [0, 1]")
+@SECURE_PREDICT.property("raises ValueError for pixels below 0 and for pixels above 1")
 def _secure_bounds(answer, seed):
     x, _ = _signs(seed, 12)
-    answer(_model(), x + 0.6, raises=ValueError)
-    answer(_model(), x - 0.6, raises=ValueError)
+    for shifted in (x + 0.6, x - 0.6):
+        try:
+            answer(_model(), shifted, raises=ValueError)
+        except NotYet as found:
+            raise NotYet(f"a ValueError for pixels from {shifted.min():.1f} to {shifted.max():.1f}", found.got, found.next_step) from None
 
 
 @SECURE_PREDICT.property("answers a class, or -1, for each picture")
 def _secure_shape(answer, seed):
-    x, _ = _signs(seed, 48)
+    x, _ = _signs(seed, 24)
     got = answer(_model(), x)
     require_tensor(got, (len(x),), what="the answers")
-    require(not got.is_floating_point() and got.min() >= -1 and got.max() < 12, expected="whole numbers from -1 to 11",
+    require(not got.is_floating_point() and got.dtype != torch.bool and got.min() >= -1 and got.max() < 12, expected="whole numbers from -1 to 11",
             got=f"{got.dtype} from {got.min()} to {got.max()}", next_step="return the class where it is sure, REJECTED where it is not")
 
 
 @SECURE_PREDICT.property("looks at the smoothed picture, not at the one that came")
 def _secure_smooths(answer, seed):
-    x, _ = _signs(seed, 200)
-    smoothed = predict(_model(), median_smooth(x, 3)).argmax(1)
+    x, smoothed = _speckled(seed)
+    first, second = smoothed.topk(2, dim=1).values.T
+    clear = first - second > 1e-3
     got = answer(_model(), x, threshold=0.0)
-    require(torch.equal(got.long(), smoothed), expected="the class of the smoothed picture at threshold 0",
-            got=f"{(got != smoothed).sum()} of {len(x)} other answers", next_step="call the model on `median_smooth(x, 3)`")
+    declined = (got == REJECTED).sum().item()
+    require(declined == 0, expected="a class for every picture at threshold 0", got=f"{declined} of {len(x)} rejected",
+            next_step="compare the highest softmax probability, not the logit, with `threshold`" if torch.equal(got == REJECTED, smoothed.amax(1) < 0)
+            else "keep the class where the confidence reaches the argument `threshold`, reject where it is below")
+    others = (got != smoothed.argmax(1))[clear].sum().item()
+    require(others == 0, expected="the class of the smoothed picture at threshold 0", got=f"{others} of {len(x)} other answers",
+            next_step="call the model on `median_smooth(x, 3)`")
 
 
 @SECURE_PREDICT.property("rejects what is below the threshold, by probability")
 def _secure_rejects(answer, seed):
-    x, _ = _signs(seed, 200)
-    confidence = predict(_model(), median_smooth(x, 3)).softmax(1).amax(1)
+    x, smoothed = _speckled(seed)
+    confidence = smoothed.softmax(1).amax(1)
     for threshold in (0.5, 0.85, 0.99):
         clear = (confidence - threshold).abs() > 1e-4
         wrong = ((answer(_model(), x, threshold=threshold) == REJECTED) != (confidence < threshold))[clear].sum().item()
         require(wrong == 0, expected=f"REJECTED exactly where the highest probability is below {threshold}", got=f"{wrong} of {len(x)} otherwise",
                 next_step="compare the highest softmax probability, not the logit, with `threshold`")
+
+
+@functools.lru_cache(maxsize=16)
+def _speckled(seed):
+    """Signs with one pixel in ten black or white, which a median takes away again, and the model's logits for them smoothed."""
+    x, _ = signs.draw(64, seed=seed)
+    speck = torch.rand(x.shape[0], 1, *x.shape[2:], generator=torch.Generator().manual_seed(seed))
+    x = torch.where(speck < 0.05, 0.0, torch.where(speck > 0.95, 1.0, x))
+    return x, predict(_model(), median_smooth(x, 3))
 
 
 @ADAPTIVE_STEP.property("stays within eps of x and within [0, 1], wherever it starts")
@@ -325,35 +389,64 @@ def _adaptive_samples(answer, seed):
     for samples in (1, 4):
         predictor = _Counting(_model())
         answer(predictor, x, x, y, EPS, EPS / 4, samples=samples)
-        require(predictor.calls == samples, expected=f"{samples} calls of the predictor", got=str(predictor.calls),
-                next_step="average the logits of `samples` calls on the whole batch")
+        require(predictor.calls == samples, expected=f"{samples} call{'s' * (samples > 1)} of the predictor", got=str(predictor.calls),
+                next_step="average the logits of `samples` calls on the whole batch" if predictor.calls
+                else "call `predictor(x_adv)` itself, not the model inside it: the gradient has to pass through the defence")
+
+
+@ADAPTIVE_STEP.property("averages the logits of its calls")
+def _adaptive_averages(answer, seed):
+    x, y = _signs(seed, 12)
+    fading, steady = (answer(predictor, x, x, y, EPS, EPS / 4, samples=samples) - x
+                      for predictor, samples in ((_Fading(_model()), 3), (_Third(_model()), 1)))
+    agree = (fading.sign() == steady.sign()).float().mean().item()
+    require(agree > 0.8, expected="the step that the average of the calls asks for", got=f"another direction in {1 - agree:.0%} of the pixels",
+            next_step="add up the logits of all calls, not only of the first or the last, before you differentiate")
 
 
 @ADAPTIVE_STEP.property("raises the confidence of a wrong answer behind the defence")
 def _adaptive_effect(answer, seed):
-    x, y = _signs(seed, 96)
-    predictor = SecurePredictor(_model())
-
-    def accepted_wrong(step):
-        x_adv = x
-        for _ in range(12):
-            x_adv = step(predictor, x_adv, x, y, EPS, EPS / 5)
-        label = predictor.predict(x_adv)
-        return ((label != y) & (label != REJECTED)).float().mean().item()
-
-    got, by_reference = accepted_wrong(answer), accepted_wrong(adaptive_step)
-    require(got > 0.85 * by_reference, expected=f"after 12 steps about {by_reference:.0%} accepted with a wrong class", got=f"{got:.0%}",
-            next_step="differentiate through predictor(x_adv), and climb the log-probability of the best wrong class")
+    got, by_reference = _accepted_wrong(answer, seed), _accepted_wrong_by_reference(seed)
+    require(got > 0.85 * by_reference, expected=f"after 8 steps about {by_reference:.0%} accepted with a wrong class", got=f"{got:.0%}",
+            next_step="walk uphill: plus the sign, not minus" if got < 0.05
+            else "differentiate through predictor(x_adv), and climb the log-probability of the best wrong class")
 
 
-class _Counting(torch.nn.Module):
-    def __init__(self, model):
-        super().__init__()
-        self.inner, self.calls = [model], 0  # in a list, so that it is no part of this module's state
+def _accepted_wrong(step, seed):
+    """The share of signs that a SecurePredictor accepts with a wrong class after eight such steps."""
+    x, y = _signs(seed, 48)
+    predictor, x_adv = SecurePredictor(_model()), x
+    for _ in range(8):
+        x_adv = step(predictor, x_adv, x, y, EPS, EPS / 4)
+    label = predictor.predict(x_adv)
+    return ((label != y) & (label != REJECTED)).float().mean().item()
+
+
+@functools.lru_cache(maxsize=16)
+def _accepted_wrong_by_reference(seed):
+    return _accepted_wrong(adaptive_step, seed)
+
+
+class _Counting(SecurePredictor):
+    """Counts how often it is asked."""
+    calls = 0
 
     def forward(self, x):
         self.calls += 1
-        return self.inner[0](x)
+        return super().forward(x)
+
+
+class _Fading(_Counting):
+    """Of three answers the first and the last say nothing about the picture: their average is _Third's."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits if self.calls == 2 else logits * 0
+
+
+class _Third(SecurePredictor):
+    def forward(self, x):
+        return super().forward(x) / 3
 
 
 @ADVERSARIAL_TRAINING_STEP.property("returns the loss and learns: the weights change")
@@ -363,7 +456,7 @@ def _training_learns(answer, seed):
     loss = answer(model, optimizer, x, y, EPS, fgsm, changes=("model", "optimizer"))
     require_number(loss, what="the loss")
     require(any(not torch.equal(p, b) for p, b in zip(model.parameters(), before)), expected="other weights than before", got="the same ones",
-            next_step="`loss.backward()` and then `optimizer.step()`")
+            next_step="`optimizer.zero_grad()`, `loss.backward()`, `optimizer.step()`: all three, in this order")
 
 
 @ADVERSARIAL_TRAINING_STEP.property("attacks the model as it is, at rest, with the true classes and eps")
@@ -372,12 +465,15 @@ def _training_attacks(answer, seed):
     seen = []
 
     def attack(model, x, y, eps):
-        seen.append((model.training, x.shape, eps))
+        seen.append((model.training, x.clone(), y.clone(), eps))
         return fgsm(model, x, y, eps)
 
     answer(model, optimizer, x, y, EPS, attack, changes=("model", "optimizer"))
-    require(len(seen) == 1 and seen[0][1:] == (x.shape, EPS), expected="one attack on the batch at eps", got=f"{len(seen)} attacks", next_step="call `attack(model, x, y, eps)` once")
-    require(not seen[0][0], expected="a model in eval mode while it is attacked", got="one in train mode",
+    require(len(seen) == 1, expected="one attack on the batch", got=f"{len(seen)} attacks", next_step="call `attack(model, x, y, eps)` once")
+    training, x_seen, y_seen, eps = seen[0]
+    require(eps == EPS and torch.equal(x_seen, x) and torch.equal(y_seen, y), expected="an attack on x and y at eps",
+            got=f"eps = {eps}" if eps != EPS else "other pictures or classes", next_step="pass on what you were given: `attack(model, x, y, eps)`")
+    require(not training, expected="a model in eval mode while it is attacked", got="one in train mode",
             next_step="`model.eval()` before the attack, `model.train()` after it: batch statistics of attacked images are not the model's")
     require(model.training, expected="the model in train mode at the end", got="eval mode", next_step="`model.train()` before you compute the loss")
 
@@ -390,8 +486,8 @@ def _training_gradient(answer, seed):
         for p in model.parameters():
             p.grad = torch.full_like(p, 3.0)  # left over from an earlier batch: has to be cleared
         extra = dict(changes=("model", "optimizer")) if step is answer else {}
-        loss = step(model, optimizer, x, y, 16 / 255, lambda model, x, y, eps: (x + 0.5 * eps).clamp(0, 1), **extra)
-        results.append((float(loss), torch.cat([p.detach().flatten() for p in model.parameters()])))
+        loss = step(model, optimizer, x, y, EPS, lambda model, x, y, eps: 1 - x, **extra)  # far from x, so that it shows which was learnt from
+        results.append((float(torch.as_tensor(loss).detach()), torch.cat([p.detach().flatten() for p in model.parameters()])))
     (got, weights), (expected, by_reference) = results
     require(abs(got - expected) < 1e-3, expected=f"a loss of {expected:.4f} on this attacked batch", got=f"{got:.4f}",
             next_step="compute the loss on what the attack returned, in train mode")

@@ -46,13 +46,16 @@ def save_model(model, name, *, network, shape, folder=None, **facts):
 
 
 def read_manifest(folder=SHIPPED):
-    """The manifest of a checkpoint folder: {name: entry}; empty where there is none.  ValueError where it is not JSON."""
+    """The manifest of a checkpoint folder: {name: entry}; empty where there is none.  ValueError where it is damaged."""
     path = Path(folder) / "manifest.json"
     try:
-        return json.loads(path.read_text())
+        manifest = json.loads(path.read_text())
+        if any(not {"network", "shape", "sha256"} <= set(entry) for entry in manifest.values()):
+            raise ValueError("an entry lacks its network, shape or sha256")
+        return manifest
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): {_remedy(path)}") from error
 
 
@@ -73,12 +76,17 @@ def _load(path, entry):
     if got != entry["sha256"]:
         raise ValueError(f"{path.name} is not the file that was published (its SHA-256 begins {got[:12]}, not "
                          f"{entry['sha256'][:12]}): {_remedy(path)}")
-    model = getattr(networks, entry["network"])(**entry["shape"])
-    model.load_state_dict(load(content))
+    try:
+        model = getattr(networks, entry["network"])(**entry["shape"])
+        model.load_state_dict(load(content))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path.name} does not fit the shape {entry['shape']!r} that its manifest names: {_remedy(path)}") from error
     return model.eval()
 
 
 def _remedy(path):
     if path.parent == SHIPPED:
-        return f"restore it with `git checkout -- data/checkpoints/{path.name}`"
+        return "restore it with `git checkout -- data/checkpoints`"
+    if path.name == "manifest.json":
+        return "delete it, and `mlsec-lab train NAME` makes again what it named"
     return f"`mlsec-lab train {path.stem}` makes it again"

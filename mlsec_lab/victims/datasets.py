@@ -49,7 +49,7 @@ def load_data(name, split="test", *, n=None, seed=0):
     check_number(seed, "seed", least=0, whole=True)
     if name == "signs":
         return _signs(split, n, seed)
-    images, labels, classes = READERS[name](split)
+    images, labels, classes = _read(name, split, None if name == "digits" else data_folder())
     if n is not None and n > len(labels):
         raise ValueError(f"n must be at most {len(labels)}, the size of {name}'s {split} split, not {n}")
     chosen = slice(None) if n is None else np.random.default_rng(seed).permutation(len(labels))[:n]
@@ -76,7 +76,12 @@ def _signs(split, n, seed):
     return Data(*signs.draw(n, seed=2 * seed + (split == "test")), signs.CLASSES)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4)
+def _read(name, split, folder):
+    """A whole split as uint8 arrays, kept in memory; `folder` is part of the key, so that another MLSEC_DATA is read anew."""
+    return READERS[name](split)
+
+
 def _digits(split):
     from sklearn.datasets import load_digits
     digits = load_digits()
@@ -85,7 +90,6 @@ def _digits(split):
     return digits.images[chosen][:, None].astype(np.uint8), digits.target[chosen], [str(d) for d in range(10)]
 
 
-@functools.lru_cache(maxsize=2)
 def _gtsrb(split):
     """The file gtsrb32.npz where there is one (uint8 x_train, y_train, x_test, y_test), else torchvision's layout, resized to 32x32."""
     packed = data_folder() / "gtsrb32.npz"
@@ -96,17 +100,18 @@ def _gtsrb(split):
         except Exception as error:
             raise FileNotFoundError(f"{packed} is damaged ({error}): delete it and unpack or download it again") from error
     real = _torchvision_set("gtsrb", "GTSRB", split=split)
-    images = np.stack([np.asarray(image.convert("RGB").resize((32, 32))) for image, _ in real])
+    try:
+        images = np.stack([np.asarray(image.convert("RGB").resize((32, 32))) for image, _ in real])
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"{data_folder() / 'gtsrb'} is damaged ({error}): delete it and unpack or download it again") from error
     return images.transpose(0, 3, 1, 2), np.array([label for _, label in real]), GTSRB_CLASSES
 
 
-@functools.lru_cache(maxsize=2)
 def _fashion_mnist(split):
     real = _torchvision_set("fashion_mnist", "FashionMNIST", train=split == "train")
     return real.data.numpy()[:, None], real.targets.numpy(), [name.lower() for name in real.classes]
 
 
-@functools.lru_cache(maxsize=2)
 def _cifar(name, split):
     real = _torchvision_set(name, name.upper(), train=split == "train")
     return real.data.transpose(0, 3, 1, 2), real.targets, real.classes
@@ -121,15 +126,16 @@ def _torchvision_set(name, constructor, **arguments):
     """A data set from torchvision: from the data folder if it is whole there, else downloaded, else one sentence."""
     make = functools.partial(getattr(import_torchvision().datasets, constructor), root=data_folder(), **arguments)
     try:
-        return make(download=False)  # torchvision compares MD5 sums before it opens a file
-    except RuntimeError:
+        return make(download=False)  # torchvision compares MD5 sums before it unpickles a file
+    except Exception:  # missing, or cut short: each data set says so in another way
         print(f"{name} is not in {data_folder()} yet: downloading it", flush=True)
     try:
         return make(download=True)
     except Exception as error:
         raise FileNotFoundError(
-            f"{name} is not in {data_folder()} and could not be downloaded ({error}): connect to the network, or point "
-            "MLSEC_DATA at a folder that has it; the lessons run on 'signs' without either") from error
+            f"{name} is not in {data_folder()}, or not whole, and could not be downloaded ({' '.join(str(error).split())}): delete "
+            "what is left of it there and connect to the network, or point MLSEC_DATA at a folder that has it; the lessons run "
+            "on 'signs' without either") from error
 
 
 _declared = None  # a torch Library forgets its operators when it is collected, so it is kept here

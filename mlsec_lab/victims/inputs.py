@@ -1,6 +1,7 @@
 """What every attack, defence and metric asks of its arguments: one place that says no, in one sentence."""
 import math
 
+import numpy as np
 import torch
 
 
@@ -31,7 +32,7 @@ def check_labels(y, n, classes=None, name="y"):
 
 def check_number(value, name, *, least=None, most=None, above=None, whole=False):
     """Raise ValueError unless `value` is a finite number (an int if `whole`) within the stated bounds."""
-    kind = int if whole else (int, float)
+    kind = (int, np.integer) if whole else (int, float, np.integer, np.floating)
     if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
         raise ValueError(f"{name} must be {'a whole number' if whole else 'a number'}, not {value!r}")
     if above is not None and value <= above:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from mlsec_lab.victims.inputs import check_number
+
 
 class Normalise(nn.Module):
     """Shift and scale pixels from [0, 1] to [-1, 1]: the network's business, not the attacker's."""
@@ -20,13 +22,15 @@ def small_cnn(channels=3, classes=12, *, size=32, width=16, seed=0):
     """Three convolutions and a linear layer: the course's main victim, 68,000 parameters at its defaults.
 
     channels, classes: of the data.  size: height and width of the images, at least 8.  seed: of the first weights.
-    Returns an nn.Module in eval mode.
+    Returns an nn.Module in eval mode.  Raises ValueError for a size below 8.
     """
+    check_number(size, "size", least=8, whole=True)
+
     def stage(inputs, outputs):  # pooled before it is normalised: the same function, a quarter of the work
         return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
 
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too, which nothing restores
         model = nn.Sequential(Normalise(), *stage(channels, width), *stage(width, 3 * width), *stage(3 * width, 6 * width),
                               nn.Flatten(), nn.Linear(6 * width * (size // 8) ** 2, classes))
     return model.to(memory_format=torch.channels_last).eval()  # the faster layout for convolutions on a CPU
@@ -55,7 +59,7 @@ def small_resnet(channels=3, classes=10, *, width=16, depth=3, seed=0):
     Returns an nn.Module in eval mode; it takes any image of 8 pixels a side or more.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         stages, inputs = [], width
         for stage in range(3):
             for block in range(depth):

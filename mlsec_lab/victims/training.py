@@ -17,24 +17,30 @@ def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, s
     perturb: None, or a function (model, x, y, seed) -> x that attacks each batch before it is learnt from.
     seed: of the order, the shifts and the attacks.
     Returns the trained copy, in eval mode, on the model's device.
-    Raises ValueError for images or labels of the wrong kind, epochs < 1, batch < 2 or lr <= 0.
+    Raises ValueError for images or labels of the wrong kind, fewer than 2 of them, epochs < 1, batch < 2, lr <= 0 or shift < 0.
     """
     check_images(x)
-    check_labels(y, len(x))
+    if len(x) < 2:
+        raise ValueError(f"x must hold at least 2 images to train on, not {len(x)}")
+    check_labels(y, len(x), classes=predict(model, x[:1]).shape[1])
     check_number(epochs, "epochs", least=1, whole=True)
     check_number(batch, "batch", least=2, whole=True)
     check_number(lr, "lr", above=0)
+    check_number(shift, "shift", least=0, whole=True)
+    check_number(seed, "seed", whole=True)
     device = next(model.parameters()).device
     model = copy.deepcopy(model).train()
     order = torch.Generator().manual_seed(seed)
     steps = -(-len(x) // batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=1e-4)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
-    with tqdm(total=epochs * steps, desc="training", unit="batch", delay=1, leave=False, disable=not progress) as bar:
+    with (torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+          tqdm(total=epochs * steps, desc="training", unit="batch", delay=1, leave=False, disable=not progress) as bar):
+        (torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed)  # dropout draws from it
         for epoch in range(epochs):
             for number, index in enumerate(torch.randperm(len(x), generator=order).split(batch)):
                 if len(index) > 1:  # batch normalisation has no variance to go by in a batch of one
-                    xb, yb = _shifted(x[index], shift, order).to(device), y[index].to(device)
+                    xb, yb = shifted(x[index], shift, order).to(device), y[index].to(device)
                     if perturb is not None:
                         xb = perturb(model, xb, yb, seed + epoch * steps + number)
                     loss = F.cross_entropy(model(xb), yb)
@@ -48,7 +54,7 @@ def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, s
     return model.eval()
 
 
-def _shifted(x, shift, generator):
+def shifted(x, shift, generator):
     """Each image moved by up to `shift` pixels, its border repeated; signs are never mirrored: left is not right."""
     if not shift:
         return x
@@ -64,12 +70,16 @@ def _shifted(x, shift, generator):
 def predict(model, x, *, batch=256):
     """The model's logits [N, K] for x [N, C, H, W] in [0, 1], asked in batches, in eval mode, without gradients.
 
-    Raises ValueError for images of the wrong kind.
+    Raises ValueError for images of the wrong kind, or batch < 1.
     """
     check_images(x)
+    check_number(batch, "batch", least=1, whole=True)
     device = next((p.device for p in model.parameters()), x.device)
     with frozen(model):
-        return torch.cat([model(part.to(device)).to(x.device) for part in x.split(batch)])
+        try:
+            return torch.cat([model(part.to(device)).to(x.device) for part in x.split(batch)])
+        except RuntimeError as error:
+            raise ValueError(f"x holds images of shape {list(x.shape[1:])}, which this model does not take ({str(error).splitlines()[0]})") from error
 
 
 def accuracy(model, x, y):

@@ -1,0 +1,61 @@
+"""Lesson 01 on photographs: needs MLSEC_DATA with Fashion-MNIST and GTSRB.
+
+    python benchmarks/real_data.py            lesson 01's claims on each of them, five data seeds, by changing one word
+    python benchmarks/real_data.py --drawn    a network trained on drawn signs alone, tested on real signs of the classes they share
+"""
+import argparse
+import statistics
+
+import mlsec_lab  # noqa: F401  (first, for its thread settings)
+import torch
+
+from mlsec_lab.data_to_model import evasion
+from mlsec_lab.victims import accuracy, load_data, load_model, signs
+from mlsec_lab.victims.datasets import GTSRB_CLASSES
+
+EPS = 8 / 255
+
+
+def drawn_against_real():
+    """The shipped signs_cnn has seen no photograph: how much does it read of GTSRB's test set, and what does PGD leave?"""
+    x, y, _ = load_data("gtsrb", "test")
+    shared = {GTSRB_CLASSES.index(name): k for k, name in enumerate(signs.CLASSES)}
+    chosen = torch.tensor([label in shared for label in y.tolist()])
+    x, y = x[chosen], torch.tensor([shared[label] for label in y[chosen].tolist()])
+    for name in ("signs_cnn", "signs_cnn_robust"):
+        model = load_model(name)
+        print(f"{name}, trained on drawn signs alone, on {len(x):,} photographs of the {len(shared)} shared classes: {accuracy(model, x, y):.1%}")
+        for k, title in enumerate(signs.CLASSES):
+            print(f"    {title:22} {accuracy(model, x[y == k], y[y == k]):6.1%} of {(y == k).sum():4}")
+        part = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:512]
+        attacked = evasion.pgd(model, x[part], y[part], eps=EPS)
+        print(f"  PGD-40 at 8/255 on {len(part)} of them leaves {accuracy(model, attacked, y[part]):.1%}", flush=True)
+
+
+def claims(victims):
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "solutions"))
+    from lesson_runner import run_lesson
+    for victim in victims:
+        held, figures = {}, {}
+        for seed in range(5):
+            ran = run_lesson("evasion", seed=seed, victim=victim)
+            for claim, holds in ran.claims.items():
+                held.setdefault(claim, []).append(holds)
+            table = ran.names["table"] | {k: v for k, v in ran.names["held"].items() if k.startswith("multi")}
+            for what, value in table.items():
+                figures.setdefault(what, []).append(value)
+        print(f"\n{victim}: claims that held, of 5 seeds")
+        for claim, results in held.items():
+            print(f"  {sum(results)}/5  {claim}")
+        for what, values in figures.items():
+            print(f"  {what:32} {statistics.mean(values):6.1%}  ({min(values):.1%} to {max(values):.1%})", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--drawn", action="store_true")
+    parser.add_argument("victims", nargs="*", default=["signs", "fashion_mnist", "gtsrb"])
+    arguments = parser.parse_args()
+    drawn_against_real() if arguments.drawn else claims(arguments.victims)
