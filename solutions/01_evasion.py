@@ -58,13 +58,16 @@ import torch
 import torch.nn.functional as F
 
 VICTIM = "signs"  # or "gtsrb" or "fashion_mnist", where their data can be had
-EPS = 8 / 255
+EPS = 16 / 255 if VICTIM == "fashion_mnist" else 8 / 255
+BUDGET = f"{EPS * 255:.0f}/255"
 x, y, classes = load_data(VICTIM, "test", n=256)
 model = load_model(f"{VICTIM}_cnn")
 course_map("D→M")
 
 # %% [markdown]
 # The victim is a network of three convolutions. It normalises its input itself, so ε is in the units of the pixels, from 0 (black) to 1 (white).
+# The text below speaks of signs at 8/255. (Clothes are photographed in full contrast and without a background, and a network for
+# them needs a larger push: with `VICTIM = "fashion_mnist"` the lesson takes 16/255.)
 
 # %%
 read = [classes[k] for k in predict(model, x[:12]).argmax(1)]
@@ -89,7 +92,7 @@ print(
 # %%
 noise = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
 noisy = (x + EPS * noise).clamp(0, 1)
-print(f"accuracy with random noise of 8/255: {accuracy(model, noisy, y):.1%}")
+print(f"accuracy with random noise of {BUDGET}: {accuracy(model, noisy, y):.1%}")
 
 # %% claim="noise"
 print(
@@ -116,11 +119,11 @@ show(
     "Six pictures, the changes that FGSM makes to them, magnified sixteen times, "
     "and what the model reads then.",
 )
-print(f"accuracy after FGSM at 8/255: {accuracy(model, x_adv, y):.1%}")
+print(f"accuracy after FGSM at {BUDGET}: {accuracy(model, x_adv, y):.1%}")
 
 # %% claim="fgsm"
 print(
-    "every picture stays within 8/255:",
+    "every picture stays within ε:",
     bool((linf_distance(x, x_adv) <= EPS + 1e-6).all()),
 )
 print(
@@ -132,7 +135,7 @@ print(
 # The same budget as the noise, and most answers are gone. So a larger budget should take the rest. Does it?
 
 # %%
-budgets = [0, 1, 2, 4, 8, 12, 16, 24]
+budgets = [round(k * EPS * 255) for k in (0, 1 / 8, 1 / 4, 1 / 2, 1, 1.5, 2, 3)]
 one_step = [accuracy(model, fgsm(model, x, y, e / 255), y) for e in budgets]
 show(
     curves(
@@ -140,10 +143,10 @@ show(
         {"FGSM": one_step},
         xlabel="ε, in 1/255",
         ylabel="accuracy",
-        marks={"8/255": 8},
+        marks={BUDGET: budgets[4]},
     ),
     "Accuracy under FGSM falls quickly at first and slowly later: "
-    f"{one_step[4]:.0%} at 8/255, {one_step[-1]:.0%} at 24/255.",
+    f"{one_step[4]:.0%} at {BUDGET}, {one_step[-1]:.0%} at three times that.",
 )
 
 # %% [markdown]
@@ -183,15 +186,15 @@ show(
         {"FGSM": one_step, "PGD, 20 steps": many_steps},
         xlabel="ε, in 1/255",
         ylabel="accuracy",
-        marks={"8/255": 8},
+        marks={BUDGET: budgets[4]},
     ),
-    f"PGD lies below FGSM: {many_steps[4]:.0%} against {one_step[4]:.0%} at 8/255, "
-    f"and {many_steps[-1]:.0%} against {one_step[-1]:.0%} at 24/255.",
+    f"PGD lies below FGSM: {many_steps[4]:.0%} against {one_step[4]:.0%} at {BUDGET}, "
+    f"and {many_steps[-1]:.0%} against {one_step[-1]:.0%} at three times that.",
 )
 
 # %% claim="pgd"
 print(
-    "every picture stays within 8/255:",
+    "every picture stays within ε:",
     bool((linf_distance(x, x_pgd) <= EPS + 1e-6).all()),
 )
 print(
@@ -213,11 +216,11 @@ x_target = pgd(
     model, x[:64], wanted, 2 * EPS, steps=20, step_size=EPS / 4, targeted=True
 )
 reached = accuracy(model, x_target, wanted)
-print(f"read as the class that the attacker asked for, at 16/255: {reached:.1%}")
+print(f"read as the class that the attacker asked for, at 2 ε: {reached:.1%}")
 
 # %% claim="targeted"
 print(
-    "at 16/255 the attacker gets the class they ask for more often than not:",
+    "at 2 ε the attacker gets the class they ask for more often than not:",
     reached > 0.5,
 )
 
@@ -385,14 +388,14 @@ def draw(result):
     return pictures(attack, titles, colours=[COLOURS[o] for o in outcomes]), alt
 
 
-show(*draw(compute(eps_255=8, threshold=0.85, attacker="knows the fence")))
+show(*draw(compute(budgets[4], threshold=0.85, attacker="knows the fence")))
 
 # %%
 explore(
     compute,
     draw,
     eps_255=Slider(
-        "attacker: ε, in 1/255", 0, 16, 8, help="how far each pixel may move"
+        "attacker: ε, in 1/255", 0, budgets[6], budgets[4], help="for each pixel"
     ),
     threshold=Slider(
         "defender: threshold",
@@ -523,12 +526,14 @@ robust = load_model(f"{VICTIM}_cnn_robust")
 table = {}
 for name, net in (("plain", model), ("robust", robust)):
     table[f"{name}, clean"] = accuracy(net, x, y)
-    table[f"{name}, PGD-40 at 8/255"] = accuracy(
+    table[f"{name}, PGD-40"] = accuracy(
         net, evasion.pgd(net, x, y, eps=EPS, steps=40), y
     )
 show(
     bars(
-        table, xlabel="accuracy", colours=["#0072b2", "#0072b2", "#d55e00", "#d55e00"]
+        table,
+        xlabel=f"accuracy, attacked at {BUDGET}",
+        colours=["#0072b2"] * 2 + ["#d55e00"] * 2,
     ),
     "Clean and attacked accuracy: "
     + ", ".join(f"{k} {v:.0%}" for k, v in table.items())
@@ -537,12 +542,12 @@ show(
 
 # %% claim="robust"
 print(
-    "at 8/255 the robust model still reads more than four pictures in ten:",
-    table["robust, PGD-40 at 8/255"] > 0.4,
+    "at ε the robust model still reads more than four pictures in ten:",
+    table["robust, PGD-40"] > 0.4,
 )
 print(
     "that is more than four times what the plain one reads:",
-    table["robust, PGD-40 at 8/255"] > 4 * table["plain, PGD-40 at 8/255"],
+    table["robust, PGD-40"] > 4 * table["plain, PGD-40"],
 )
 print(
     "robustness costs clean accuracy:", table["robust, clean"] < table["plain, clean"]
@@ -566,14 +571,14 @@ starts = torch.stack(
     ]
 )
 held = {
-    "PGD, 40 steps": table["robust, PGD-40 at 8/255"],
+    "PGD, 40 steps": table["robust, PGD-40"],
     "the worst of three PGDs": starts.all(0).float().mean().item(),
 }
 x_strong = evasion.multi_targeted(robust, x, y, eps=EPS, steps=30, targets=5)
 held["multi-targeted, margin loss"] = accuracy(robust, x_strong, y)
 show(
-    bars(held, xlabel="accuracy of the robust model at 8/255", colours="#d55e00"),
-    "The robust model's accuracy at 8/255 depends on who asks: "
+    bars(held, xlabel=f"accuracy of the robust model at {BUDGET}", colours="#d55e00"),
+    f"The robust model's accuracy at {BUDGET} depends on who asks: "
     + ", ".join(f"{k} {v:.0%}" for k, v in held.items())
     + ".",
 )

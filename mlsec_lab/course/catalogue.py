@@ -49,7 +49,7 @@ LESSONS = (
     Lesson("11", "output_integrity", "Output integrity", "M→D", "ML09", "High", about="Answers changed on their way"),
     Lesson("12", "theft", "Theft", "M→M", "ML05", "Critical", needs=("01",), about="A copy of a model from its answers"),
     Lesson("13", "transfer", "Transfer", "M→M", "ML07", "High", needs=("02",), about="Adopting somebody else's backdoor"),
-    Lesson("14", "unified_backdoor", "Unified backdoor", "M→M", needs=("02",), about="One model for text and pictures, one trigger"),
+    Lesson("14", "unified_backdoor", "Unified backdoor", "M→M", "ML07", "High", needs=("02",), about="One model for text and pictures, one trigger"),
     Lesson("15", "supply_chain", "Supply chain", "M→M", "ML06", "Critical", about="What loading a file can do"),
     Lesson("16", "weight_poisoning", "Weight poisoning", "M→M", "ML10", "Critical", needs=("15",), about="The artefact itself is edited"),
     Lesson("17", "decryption", "Decryption", "D→D", about="Encrypted images that can be learnt from, and read"),

@@ -20,16 +20,16 @@ class Recipe:
     eps: float = 0.0
 
 
-def _pair(data, shape, plain, robust, minutes):
-    """The CNN of one data set, trained plainly and adversarially at 8/255."""
+def _pair(data, shape, plain, robust, minutes, eps=8 / 255):
+    """The CNN of one data set, trained plainly, and adversarially at `eps`."""
     return {f"{data}_cnn": Recipe(data, "small_cnn", shape, minutes[0], plain),
-            f"{data}_cnn_robust": Recipe(data, "small_cnn", shape, minutes[1], robust, eps=8 / 255)}
+            f"{data}_cnn_robust": Recipe(data, "small_cnn", shape, minutes[1], robust, eps=eps)}
 
 
 RECIPES = {
     **_pair("signs", dict(channels=3, classes=12), dict(epochs=8), dict(epochs=20), (1, 10)),
     **_pair("gtsrb", dict(channels=3, classes=43), dict(epochs=5), dict(epochs=6), (2, 8)),
-    **_pair("fashion_mnist", dict(channels=1, classes=10, size=28), dict(epochs=4, shift=1), dict(epochs=4, shift=1), (2, 6)),
+    **_pair("fashion_mnist", dict(channels=1, classes=10, size=28), dict(epochs=4, shift=1), dict(epochs=4, shift=1), (2, 6), eps=16 / 255),
     "digits_cnn": Recipe("digits", "small_cnn", dict(channels=1, classes=10, size=8), 0.2, dict(epochs=20, shift=0)),
     "cifar10_resnet": Recipe("cifar10", "small_resnet", dict(channels=3, classes=10), 60, dict(epochs=12, shift=4)),
 }

@@ -180,19 +180,19 @@ def _misread(x_adv, y):
     return 1 - accuracy(_model(), x_adv, y)
 
 
-def _within(x_adv, x, eps, name="x_adv"):
+def _within(x_adv, x, eps, name="x_adv", next_step="measure the change from x, where the attack began, and cut it off at eps, upwards and downwards"):
     require_images(x_adv, x, what=name)
     change = (x_adv - x).flatten()
     furthest = change[change.abs().argmax()].item()
     require(abs(furthest) <= eps + 1e-5, expected=f"every pixel within eps = {eps:.4f} of x", got=f"a pixel that moved by {furthest:+.4f}",
-            next_step="measure the change from x, where the attack began, and cut it off at eps, upwards and downwards")
+            next_step=next_step)
 
 
 @FGSM.property("keeps every pixel within eps of x and within [0, 1]")
 def _fgsm_budget(answer, seed):
     x, y = _signs(seed, 12)
-    for eps in (2 / 255, 16 / 255):
-        _within(answer(_model(), x, y, eps), x, eps)
+    for eps in (EPS, 2 * EPS):
+        _within(answer(_model(), x, y, eps), x, eps, next_step="take the sign of the gradient, and move each pixel by eps times that sign")
 
 
 @FGSM.property("changes nothing at eps = 0")
@@ -342,14 +342,13 @@ def _secure_shape(answer, seed):
 
 @SECURE_PREDICT.property("looks at the smoothed picture, not at the one that came")
 def _secure_smooths(answer, seed):
-    x, smoothed = _speckled(seed)
+    x, smoothed = _doubtful(seed)
     first, second = smoothed.topk(2, dim=1).values.T
     clear = first - second > 1e-3
     got = answer(_model(), x, threshold=0.0)
-    declined = (got == REJECTED).sum().item()
-    require(declined == 0, expected="a class for every picture at threshold 0", got=f"{declined} of {len(x)} rejected",
-            next_step="compare the highest softmax probability, not the logit, with `threshold`" if torch.equal(got == REJECTED, smoothed.amax(1) < 0)
-            else "keep the class where the confidence reaches the argument `threshold`, reject where it is below")
+    declined = got == REJECTED
+    require(not declined.any(), expected="a class for every picture at threshold 0", got=f"{declined.sum()} of {len(x)} rejected",
+            next_step=_about_threshold(declined, smoothed, 0))
     others = (got != smoothed.argmax(1))[clear].sum().item()
     require(others == 0, expected="the class of the smoothed picture at threshold 0", got=f"{others} of {len(x)} other answers",
             next_step="call the model on `median_smooth(x, 3)`")
@@ -357,20 +356,34 @@ def _secure_smooths(answer, seed):
 
 @SECURE_PREDICT.property("rejects what is below the threshold, by probability")
 def _secure_rejects(answer, seed):
-    x, smoothed = _speckled(seed)
+    x, smoothed = _doubtful(seed)
     confidence = smoothed.softmax(1).amax(1)
     for threshold in (0.5, 0.85, 0.99):
         clear = (confidence - threshold).abs() > 1e-4
-        wrong = ((answer(_model(), x, threshold=threshold) == REJECTED) != (confidence < threshold))[clear].sum().item()
+        declined = answer(_model(), x, threshold=threshold) == REJECTED
+        wrong = (declined != (confidence < threshold))[clear].sum().item()
         require(wrong == 0, expected=f"REJECTED exactly where the highest probability is below {threshold}", got=f"{wrong} of {len(x)} otherwise",
-                next_step="compare the highest softmax probability, not the logit, with `threshold`")
+                next_step=_about_threshold(declined, smoothed, threshold))
+
+
+def _about_threshold(declined, logits, threshold):
+    """What to do about pictures that were declined wrongly."""
+    if torch.equal(declined, logits.amax(1) < threshold):
+        return "compare the highest softmax probability, not the logit, with `threshold`"
+    return "keep the class where the highest softmax probability reaches the argument `threshold`, reject where it is below"
 
 
 @functools.lru_cache(maxsize=16)
-def _speckled(seed):
-    """Signs with one pixel in ten black or white, which a median takes away again, and the model's logits for them smoothed."""
+def _doubtful(seed):
+    """Pictures that the model is more or less sure of, and its logits for them once they are smoothed.
+
+    Each is a sign with another one shining through, and one pixel in ten black or white, which a median takes away again.
+    """
     x, _ = signs.draw(64, seed=seed)
-    speck = torch.rand(x.shape[0], 1, *x.shape[2:], generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    share = torch.linspace(0.5, 1, len(x))[:, None, None, None]
+    speck = torch.rand(x.shape[0], 1, *x.shape[2:], generator=generator)
+    x = share * x + (1 - share) * x[torch.randperm(len(x), generator=generator)]
     x = torch.where(speck < 0.05, 0.0, torch.where(speck > 0.95, 1.0, x))
     return x, predict(_model(), median_smooth(x, 3))
 

@@ -65,7 +65,8 @@ def _pictures(seed, n=6):
 
 def _one_number_a_picture(answer, seed):
     x, x_adv = _pictures(seed)
-    require_tensor(answer(x, x_adv), (len(x),), what="the distances")
+    for one, other in ((x, x_adv), (x_adv, x)):
+        require_tensor(answer(one, other), (len(x),), what="the distances")
 
 
 def _same_picture_is_zero(answer, seed):
