@@ -10,8 +10,8 @@
 #
 # {{facts}}
 #
-# A camera reads a stop sign. Somebody changes its picture so little that you would not notice, and the camera reads
-# *speed limit 80*. In two minutes you will have done that yourself; the rest of the course is about how, about everything else
+# A camera reads a stop sign. Somebody changes its picture so little that you would still read STOP without hesitation, and the
+# camera reads *speed limit 80*. In two minutes you will have done that yourself; the rest of the course is about how, about everything else
 # that can go wrong between data and models, and about what helps.
 #
 # **After this lesson** you can say what an attacker wants, knows and may do; measure how large a change is and how often an
@@ -41,7 +41,7 @@ show(
 # neural network that read all of them right. Now we allow ourselves to change each pixel by at most **ε** (epsilon), and ask an
 # attack, which lesson 01 takes apart, for a picture that the model reads as *speed limit 80*.
 
-# %% picture="stop_reads_80"
+# %%
 picture = stops[4:5]
 
 
@@ -60,12 +60,14 @@ def compute(eps_255):
     return both, predict(model, both).softmax(dim=1), eps_255
 
 
+# %% picture="stop_reads_80"
 def draw(result):
     both, probabilities, eps_255 = result
     read = [classes[k] for k in probabilities.argmax(1)]
     alt = (
         f"With ε = {eps_255}/255 the stop sign that was read as {read[0]} "
-        f"is read as {read[1]}, at {probabilities[1].max():.0%} confidence."
+        f"is {'still ' * (read[0] == read[1])}read as {read[1]}, "
+        f"at {probabilities[1].max():.0%} confidence."
     )
     return (
         readings(
@@ -125,6 +127,8 @@ print(
 )
 
 # %% [markdown]
+# Lines like these, that end in *True*, are the lesson's **claims**: what the text says, checked on your own machine each time.
+#
 # ## The map
 #
 # Machine learning has two things worth attacking or attacking with: **data** and **models**. What comes from one can be turned
@@ -160,7 +164,7 @@ print(report())
 # - **not yet**: something does not hold: which property, what was expected, what came, and one next step;
 # - **passed**: the lesson goes on with *your* function.
 #
-# A check looks at behaviour on fresh inputs, not at how you wrote it. In any empty cell, `exercise("start_here.linf_distance").hint()` gives
+# A check looks at behaviour on fresh inputs, not at how you wrote it. In a cell of your own (**B** adds one below), `exercise("start_here.linf_distance").hint()` gives
 # a hint, a further one each time, and `.solution()` shows one way to write it. Your notebook is your own copy: nothing overwrites it.
 #
 # ## Four words
@@ -169,7 +173,7 @@ print(report())
 #
 # | word | question | a moment ago |
 # |---|---|---|
-# | **goal** | what does the attacker want? | this stop sign shall read as 80 |
+# | **goal** | what does the attacker want? | this stop sign is to read 80 |
 # | **knowledge** | what do they know? | everything: the network and its weights |
 # | **access** | what can they touch? | the picture, before the model sees it; not the model |
 # | **budget** | how much may they change, ask or spend? | each pixel by at most ε |
@@ -200,7 +204,7 @@ print(report())
 grey = torch.full((1, 3, 32, 32), 0.5)
 everywhere = grey + 8 / 255
 sticker = grey.clone()
-sticker[:, :, 13:19, 13:19] = 1.0
+sticker[:, :, 15:17, 15:17] = 1.0
 show(
     pictures(
         torch.cat([grey, everywhere, sticker]),
@@ -223,8 +227,8 @@ print(
     bool(linf_distance(grey, sticker) > 10 * linf_distance(grey, everywhere)),
 )
 print(
-    "in L2 it is less than four times as far:",
-    bool(l2_distance(grey, sticker) < 4 * l2_distance(grey, everywhere)),
+    "in L2 both are equally far, to within two in a hundred:",
+    bool((l2_distance(grey, sticker) / l2_distance(grey, everywhere) - 1).abs() < 0.02),
 )
 
 # %% [markdown]
@@ -299,7 +303,8 @@ print(
 #
 # ### Read on
 #
-# - C. Szegedy et al., *Intriguing properties of neural networks*, 2014: where such pictures were first described.
+# - Wang and Luan, *AI Security in the Foundation Model Era: A Comprehensive Survey from a Unified Perspective*, 2026 (arXiv 2603.24857).
+# - C. Szegedy et al., *Intriguing properties of neural networks*, 2014: where such pictures were first found for deep networks.
 # - B. Biggio and F. Roli, *Wild patterns: ten years after the rise of adversarial machine learning*, 2018: the history, and threat models.
 # - OWASP Machine Learning Security Top 10: the ten classes that the lessons name.
 #

@@ -10,14 +10,14 @@
 #
 # {{facts}}
 #
-# In lesson 00 a stop sign read 80. Here you take the attack apart and build it again, stronger; put up the fence that security guides
-# recommend and walk through it; and train the model that holds longest. On the way it becomes clear why "we tested it against
+# OWASP calls it *input manipulation attack*. In lesson 00 a stop sign read 80. Here you take the attack apart and build it again, stronger; put up the fence that security guides
+# recommend and walk through it; and train the model that withstands most. On the way it becomes clear why "we tested it against
 # an attack" is worth so little.
 #
 # | the threat model | of this lesson |
 # |---|---|
 # | **goal** | any wrong answer (untargeted), or one that the attacker chooses (targeted) |
-# | **knowledge** | the model and its weights; later the defence as well; at the end nothing but answers |
+# | **knowledge** | the model and its weights; later the defence as well; once, nothing but answers |
 # | **access** | the input, before the model sees it |
 # | **budget** | each pixel by at most ε = 8/255 (L∞); where it says so, a length in L2 |
 #
@@ -102,12 +102,27 @@ print(
 
 # %% [markdown]
 # Chance alone finds little. There are 3,072 pixel values, and a random direction has next to nothing to do with the few that matter. The model's
-# own gradient knows them: it says for each pixel whether more or less of it makes the error grow.
+# own gradient knows them. You know gradients with respect to *weights*, from training; the same machinery gives the gradient with
+# respect to the *picture*: for each pixel, whether more or less of it makes the error grow.
+
+# %%
+one = x[2:3].clone().requires_grad_()  # a copy that keeps track of what is done with it
+error = F.cross_entropy(model(one), y[2:3])
+slope = torch.autograd.grad(error, one)[0]
+seen = (slope / slope.abs().max() / 2 + 0.5).clamp(0, 1)
+show(
+    pictures(torch.cat([x[2:3], seen]), ["the picture", "its gradient"], columns=2),
+    "A sign, and the gradient of the error at it: grey where a pixel does not matter.",
+)
+
+# %% [markdown]
+# Grey means that a pixel does not matter; the coloured ones do, and the sign of each says in which direction. `model(x)` gives the **logits**,
+# one score a class before the softmax, and keeps track for gradients; `predict` gives the same scores and keeps none.
 #
 # {{exercise evasion.fgsm}}
 #
-# The **fast gradient sign method** (Goodfellow et al., 2015) takes one step: every pixel by ε, in the direction in which the
-# cross-entropy of the true class grows.
+# The **fast gradient sign method** (Goodfellow et al., 2015) takes one step from the picture x: every pixel by ε, in the direction in which the
+# cross-entropy of the true class grows, `x + ε · sign(gradient)`. You have `torch`, `F` and everything that the first cell imported.
 
 # %% exercise="evasion.fgsm"
 
@@ -136,7 +151,8 @@ print(
 
 # %%
 budgets = [round(k * EPS * 255) for k in (0, 1 / 8, 1 / 4, 1 / 2, 1, 1.5, 2, 3)]
-one_step = [accuracy(model, fgsm(model, x, y, e / 255), y) for e in budgets]
+some, label = x[:64], y[:64]
+one_step = [accuracy(model, fgsm(model, some, label, e / 255), label) for e in budgets]
 show(
     curves(
         budgets,
@@ -165,19 +181,15 @@ show(
 # %% [markdown]
 # {{exercise evasion.pgd}}
 #
-# **Projected gradient descent** (Madry et al., 2018): begin at a random point of the ball, take `steps` FGSM steps of `step_size`, and
-# project after each. With `targeted=True`, `y` holds the classes that you *want*, and the steps go downhill on their loss.
+# **Projected gradient descent** (Madry et al., 2018): begin at a random point of the ball (all pictures within ε of x),
+# take `steps` FGSM steps of `step_size`, and bring the picture back with your `project` after each. With `targeted=True`, `y` holds the classes that you *want*, and the steps go downhill on their loss.
 
 # %% exercise="evasion.pgd"
 
 # %%
 x_pgd = pgd(model, x, y, EPS, steps=20, step_size=EPS / 8)
 many_steps = [
-    accuracy(
-        model,
-        pgd(model, x[:64], y[:64], e / 255, steps=20, step_size=e / 255 / 8),
-        y[:64],
-    )
+    accuracy(model, pgd(model, some, label, e / 255, 20, e / 255 / 8), label)
     for e in budgets
 ]
 show(
@@ -208,7 +220,7 @@ print(
 )
 
 # %% [markdown]
-# Now the attacker chooses the answer. Every picture shall be read as the class that follows its own in the list.
+# Now the attacker chooses the answer. Every picture is to be read as the class that follows its own in the list.
 
 # %%
 wanted = (y[:64] + 1) % len(classes)
@@ -227,8 +239,9 @@ print(
 # %% [markdown]
 # ### The same loop, faster
 #
-# `evasion.pgd` of the course's library is your loop with one idea more: a picture that is fooled stops moving and leaves the
-# batch. Most fall within a few steps, so most of the work disappears. We check it against foolbox, a library that many people have read.
+# `evasion.pgd` of the course's library is your loop with one idea more: a picture that the model misreads stops moving and
+# leaves the batch. Most get there within a few steps, so most of the work disappears. We check it against foolbox, a library with many users. (PGD-40
+# is short for PGD with 40 steps.)
 
 # %%
 import foolbox
@@ -256,7 +269,7 @@ print(
 # %% [markdown]
 # ## A fence
 #
-# A widely read guide to the OWASP classes puts three checks before and behind the model: refuse pixels out of bounds, smooth
+# A guide to the OWASP classes, which this course follows, puts three checks before and behind the model: refuse pixels out of bounds, smooth
 # the picture with a 3x3 window, and give no answer below a confidence of 0.85. Each sounds reasonable. Build it.
 #
 # {{exercise evasion.secure_predict}}
@@ -266,8 +279,8 @@ print(
 # %% exercise="evasion.secure_predict"
 
 # %% [markdown]
-# A fence has two costs: what it lets through, and whom it stops for nothing. An attack counts as **stopped** if the answer is right or
-# refused. Here is what PGD's pictures, made without knowing of the fence, meet there.
+# A fence has two costs: what it lets through, and what it wrongly refuses. An attack is **stopped** if the answer is right again or
+# refused. Two kinds of PGD meet the fence here, both unaware of it: one halts as soon as it has won, as `evasion.pgd` does, one goes on to its last step.
 
 # %%
 right = secure_predict(model, x) == y
@@ -275,54 +288,63 @@ x_far = evasion.pgd(model, x, y, eps=EPS, steps=40, early_stop=False)
 x_near = evasion.pgd(model, x, y, eps=EPS, steps=40)
 
 
-def stopped(x_attacked):
-    """Of the pictures that the fence reads right when clean: the share whose attack is
-    answered right or refused."""
+def outcome(x_attacked):
+    """Of the pictures that the fence reads right when clean: the shares that are read
+    right again, and that are refused."""
     was_right = right[: len(x_attacked)]
     answer = secure_predict(model, x_attacked[was_right])
-    held = (answer == y[: len(x_attacked)][was_right]) | (answer == REJECTED)
-    return held.float().mean().item()
+    again = answer == y[: len(was_right)][was_right]
+    refused = answer == REJECTED
+    return again.float().mean().item(), refused.float().mean().item()
 
 
 # %%
+(near_right, near_refused), (far_right, far_refused) = outcome(x_near), outcome(x_far)
 fence = {
-    "clean: answered right": right.float().mean().item(),
-    "PGD that halts when it has won: stopped": stopped(x_near),
-    "PGD that goes on: stopped": stopped(x_far),
+    "clean: read right": right.float().mean().item(),
+    "PGD that halts: right again": near_right,
+    "PGD that halts: refused": near_refused,
+    "PGD that goes on: right again": far_right,
+    "PGD that goes on: refused": far_refused,
 }
 show(
-    bars(fence, xlabel="share of the pictures"),
-    f"The fence answers {right.float().mean():.0%} of clean pictures right; it stops "
-    f"{stopped(x_near):.0%} of the attacks that halt at the boundary "
-    f"and {stopped(x_far):.0%} of those that go on.",
+    bars(
+        fence,
+        xlabel="share of the pictures",
+        colours=["#00795a"] + ["#0072b2"] * 2 + ["#d55e00"] * 2,
+    ),
+    "The fence: " + ", ".join(f"{k} {v:.0%}" for k, v in fence.items()) + ".",
 )
 
 # %% claim="fence"
 print(
     "the fence refuses or misreads some clean pictures that the model reads right:",
-    fence["clean: answered right"] < accuracy(model, x, y),
+    fence["clean: read right"] < accuracy(model, x, y),
 )
 print(
     "it stops nearly every attack that halts as soon as it has won:",
-    stopped(x_near) > 0.9,
+    near_right + near_refused > 0.9,
 )
+print("most of those are read right again, not refused:", near_right > near_refused)
 print(
-    "and still more than one in seven of those that go on to the last step:",
-    stopped(x_far) > 1 / 7,
+    "of those that go on it stops more than one in seven, and fewer than half:",
+    1 / 7 < far_right + far_refused < 1 / 2,
 )
 
 # %% [markdown]
-# Read the second bar with care. Whoever had tested this fence with an attack that halts at the decision boundary would have reported
-# near perfection. The fence did nothing: the attack had no reason to look confident. Against an attacker who *goes on*, it is already a
-# poor fence, and this one does not even know that it is there.
+# Whoever had tested this fence with an attack that halts would have reported near perfection. Such an attack stops one step past the
+# **decision boundary**, the place where the model changes its mind, and almost any small change pushes the picture back: here the median brings
+# most of them home, and the threshold refuses some of the rest. That says nothing about an attacker who walks further, and this one
+# does not even know that there is a fence.
 #
-# So tell them. The attacker has read the guide too: they differentiate **through** the median, and climb the quantity the
-# threshold looks at.
+# So tell them. The attacker has read the guide too, and differentiates **through** the median.
 #
 # {{exercise evasion.adaptive_step}}
 #
-# One step of that attack. `predictor(x)` gives the logits behind the fence. It may be random, which you will meet in a moment; so average
-# the logits over `samples` calls before you differentiate. Then climb the log-probability of the likeliest *wrong* class.
+# One step of that attack, with your `project` at its end. `predictor(x)` gives the logits behind the fence. It may be random, which you will meet in a
+# moment; so average the logits over `samples` calls before you differentiate. What to climb? The threshold looks at the probability of the
+# answer, so the natural choice is the log-probability of the likeliest *wrong* class. (On this fence the loss of the true class does about as
+# well, and passes.)
 
 # %% exercise="evasion.adaptive_step"
 
@@ -338,39 +360,42 @@ def adaptive(predictor, x, y, eps, steps=40, samples=1):
 
 fenced = SecurePredictor(model)
 x_knows = adaptive(fenced, x[:128], y[:128], EPS)
-knowing = stopped(x_knows)
+knowing, unknowing = sum(outcome(x_knows)), sum(outcome(x_far))
 print(
     f"of the attackers who know the fence it stops {knowing:.1%};",
-    f"without that knowledge {stopped(x_far):.1%}",
+    f"without that knowledge {unknowing:.1%}",
 )
 
 # %% claim="adaptive"
 print(
     "the attacker who knows the fence is stopped less often than the one who does not:",
-    knowing < stopped(x_far) - 0.05,
+    knowing < unknowing - 0.05,
 )
 print("fewer than three in ten of their attacks are stopped:", knowing < 0.3)
 
 # %% [markdown]
 # ### Budget explorer
 #
-# Attacker's budget and defender's threshold, one against the other, on twelve pictures. ✓ is right, ✗ is a wrong answer that
-# went through. Where does the fence start to refuse clean pictures? Where does it stop the knowing attacker?
+# Attacker's budget and defender's threshold, one against the other, on twelve pictures: the six that the fence is least sure of, and six
+# others. ✓ is right, ✗ is a wrong answer that went through. First set ε to 0 and raise the threshold: what does it cost those who
+# attack nothing? Then raise ε, and see what the same threshold buys.
 
 # %%
 COLOURS = {"right": "#00795a", "refused": "#5f6770", "wrong": "#a6002c"}
+sure = predict(fenced, x).softmax(dim=1).amax(dim=1)
+chosen = torch.cat([sure.argsort()[:6], torch.arange(6)])
 
 
 def compute(eps_255, threshold, attacker):
     """Twelve attacked pictures, how the fence's answers turned out, and the answers."""
     predictor = SecurePredictor(model, threshold=threshold)
-    some, label, budget = x[:12], y[:12], dict(eps=eps_255 / 255, steps=6)
+    pick, truth, budget = x[chosen], y[chosen], dict(eps=eps_255 / 255, steps=6)
     if attacker == "knows the fence":
-        attack = evasion.adaptive_pgd(predictor, some, label, **budget)
+        attack = evasion.adaptive_pgd(predictor, pick, truth, **budget)
     else:
-        attack = evasion.pgd(model, some, label, early_stop=False, **budget)
+        attack = evasion.pgd(model, pick, truth, early_stop=False, **budget)
     answer = predictor.predict(attack)
-    outcomes = ["right" if a == t else "wrong" for a, t in zip(answer, label)]
+    outcomes = ["right" if a == t else "wrong" for a, t in zip(answer, truth)]
     outcomes = ["refused" if a == REJECTED else o for a, o in zip(answer, outcomes)]
     return attack, outcomes, answer
 
@@ -417,22 +442,16 @@ explore(
 
 # %%
 jittery = SecurePredictor(model, jitter=2)
-some, label = x[:64], y[:64]
-once, eight = adaptive(jittery, some, label, EPS, steps=20, samples=1), adaptive(
-    jittery, some, label, EPS, steps=20, samples=8
-)
-rates = {
-    "made for the fixed fence": evasion.attack_success_rate(
-        jittery, some, adaptive(fenced, some, label, EPS, steps=20), label
-    ),
-    "one sample a step": evasion.attack_success_rate(jittery, some, once, label),
-    "eight samples a step": evasion.attack_success_rate(jittery, some, eight, label),
-}
+aimed = {"made for the fixed fence": adaptive(fenced, some, label, EPS, steps=20)}
+for samples, name in ((1, "one sample a step"), (8, "eight samples a step")):
+    aimed[name] = adaptive(jittery, some, label, EPS, steps=20, samples=samples)
+success = evasion.attack_success_rate
+fixed = success(fenced, some, aimed["made for the fixed fence"], label)
+rates = {"for comparison: the fixed fence": fixed}
+rates |= {name: success(jittery, some, attack, label) for name, attack in aimed.items()}
 show(
-    bars(rates, xlabel="attack success rate against the random fence"),
-    "Against the random fence: "
-    + ", ".join(f"{k} {v:.0%}" for k, v in rates.items())
-    + ".",
+    bars(rates, xlabel="attack success rate", colours=["#5f6770"] + ["#0072b2"] * 3),
+    "Attack success: " + ", ".join(f"{k} {v:.0%}" for k, v in rates.items()) + ".",
 )
 
 # %% claim="eot"
@@ -441,8 +460,8 @@ print(
     rates["eight samples a step"] >= rates["one sample a step"] - 0.02,
 )
 print(
-    "the random fence falls to it more often than not:",
-    rates["eight samples a step"] > 0.5,
+    "the random fence falls to it more than four times in ten:",
+    rates["eight samples a step"] > 0.4,
 )
 
 # %% [markdown]
@@ -455,37 +474,40 @@ print(
 # nearest wrong answer? And can it be found by asking?
 #
 # For the first, *minimal-norm* attacks look for the smallest change in L2 that works. For the second, HopSkipJump (Chen et al., 2020) walks
-# along the decision boundary, with labels alone. Both come from foolbox.
+# along the decision boundary by its labels alone. Both come from foolbox.
 
 # %%
 near = evasion.minimal_norm(model, x[:32], y[:32], method="ddn", steps=50)
 asked = QueryCounter(LabelOnly(model))
 label_only = evasion.decision_based(asked, x[:6], y[:6], steps=12)
-fooled = 1 - accuracy(model, label_only, y[:6])
-print(
-    "nearest wrong answer, with gradients: "
-    f"median L2 distance {l2_distance(x[:32], near).median():.2f}"
-)
-print(
-    "found with labels alone: "
-    f"median L2 distance {l2_distance(x[:6], label_only).median():.2f}, "
-    f"after {asked.queries // 6:,} questions a picture"
-)
+for name, found in (("with gradients", near[:6]), ("with labels alone", label_only)):
+    print(
+        f"nearest wrong answer found {name:17}: median L2 distance",
+        f"{l2_distance(x[:6], found).median():.2f}, largest change of a pixel",
+        f"{linf_distance(x[:6], found).median() * 255:.0f}/255",
+    )
+print(f"questions asked with labels alone: {asked.queries // 6:,} a picture")
 
 # %% claim="label_only"
 print(
     "with gradients every picture has a wrong answer near by:",
     accuracy(model, near, y[:32]) == 0,
 )
-print("with labels alone the attack succeeds as well:", fooled == 1)
+print(
+    "with labels alone the attack succeeds as well:",
+    accuracy(model, label_only, y[:6]) == 0,
+)
 print(
     "its pictures are further away than the nearest ones:",
-    bool(l2_distance(x[:6], label_only).median() > l2_distance(x[:32], near).median()),
+    bool(
+        l2_distance(x[:6], label_only).median() > l2_distance(x[:6], near[:6]).median()
+    ),
 )
 
 # %% [markdown]
-# Labels alone cost questions and some distance. They do not stop it; more questions shrink the distance. (A limit on questions is
-# a defence of its own, and lesson 12 counts what it buys.)
+# For comparison: a change of 8/255 in every pixel is 1.74 in L2. These attacks keep the length small, not the largest change, and may leave the L∞
+# budget of this lesson; another budget is another threat model. Labels alone cost questions and some distance. They do not stop
+# the attack, and more questions shrink the distance. (A limit on questions is a defence of its own, and lesson 12 counts what it buys.)
 #
 # ## Train on what hurts
 #
@@ -494,7 +516,8 @@ print(
 #
 # {{exercise evasion.adversarial_training_step}}
 #
-# One step of it. `attack(model, x, y, eps)` is given. The model should be at rest (`eval`) while it is attacked and in training (`train`) while it learns.
+# One step of it. `attack(model, x, y, eps)` is given. Put the model in `eval` mode while it is attacked and in `train` mode while it learns. You may
+# call your `fgsm` or `pgd` for a try.
 
 # %% exercise="evasion.adversarial_training_step"
 
@@ -518,8 +541,8 @@ print(
 print("the loss on attacked batches falls:", sum(losses[-5:]) < 0.8 * sum(losses[:5]))
 
 # %% [markdown]
-# The whole training is the same step some thousand times, with a three-step PGD: about ten minutes, so its result comes with the course
-# (`mlsec-lab train signs_cnn_robust` makes it again). How does it hold?
+# Guessing has a loss of ln 12 = 2.48, so the network has just begun to learn. The whole training is the same step some thousand times, with a three-step PGD: about ten minutes, so its result comes with the course
+# (`mlsec-lab train signs_cnn_robust` makes it again). What does it withstand?
 
 # %%
 robust = load_model(f"{VICTIM}_cnn_robust")
@@ -557,7 +580,7 @@ print(
 # ## How robust is robust?
 #
 # You have just read a number, accuracy under PGD-40. Is it the model's robustness? It is an upper bound: what *one* attack did not
-# find. A stronger one aims at every wrong class in turn and climbs the *difference of two logits*, which does not go flat where
+# find. A stronger one aims at every wrong class in turn and climbs the *difference of two logits*, the margin, which does not flatten where
 # the model is confident (Gowal et al., 2019).
 
 # %%
@@ -596,11 +619,11 @@ print(
 # %% [markdown]
 # ## What you have seen
 #
-# **Shown:** gradients find in a few steps what chance does not find at all; a fence is as good as the attacker's ignorance of it;
+# **Shown:** gradients find in a few steps what chance hardly finds; a fence is as good as the attacker's ignorance of it;
 # secrecy raises the price; adversarial training holds, at a price in clean accuracy, and less well than the first attack says.
 #
 # **Not shown:** that the robust model is robust. It holds against these attacks, in this ball. Another norm, a rotation, a sticker or
-# fog are other budgets. Nor did anything here leave the computer: printing and filming a picture is another lesson's trouble.
+# fog are other budgets. Nor did anything here leave the computer: printing and filming a picture is harder, and has been done.
 #
 # **On Monday**
 #
@@ -619,10 +642,9 @@ print(
 # what it measures, and has budget to spare; and success that reaches 100 % when ε is made large, as a sign that the attack itself works.
 # </details>
 #
-# <details><summary>Why did halting at the decision boundary make the fence look good?</summary>
+# <details><summary>Why did an attack that halts make the fence look good?</summary>
 #
-# On the boundary two classes are equally likely, so the confidence is low there by definition. The threshold refused what the
-# attack had no reason to make confident.
+# It stops barely past the decision boundary, so almost any change, such as a median, undoes it. An attacker who goes on is not undone.
 # </details>
 #
 # <details><summary>Why is accuracy under an attack an upper bound of robustness?</summary>
@@ -634,6 +656,7 @@ print(
 #
 # - I. Goodfellow et al., *Explaining and harnessing adversarial examples*, 2015 (FGSM).
 # - A. Madry et al., *Towards deep learning models resistant to adversarial attacks*, 2018 (PGD and adversarial training).
+# - A. Athalye et al., *Synthesizing robust adversarial examples*, 2018 (expectation over transformation).
 # - A. Athalye et al., *Obfuscated gradients give a false sense of security*, 2018, and F. Tramèr et al., *On adaptive attacks to adversarial example defenses*, 2020.
 # - F. Croce and M. Hein, *Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free attacks*, 2020.
 #

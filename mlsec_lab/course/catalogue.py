@@ -36,7 +36,7 @@ class Lesson:
 
 LESSONS = (
     Lesson("00", "start_here", "Start here", "loop", minutes=30, needs=(), ready=True, about="The map, the words, and a stop sign that reads 80"),
-    Lesson("01", "evasion", "Evasion", "D→M", "ML01", "Critical", 100, ready=True, about="Small changes that fool a model; a fence that falls; training that holds"),
+    Lesson("01", "evasion", "Evasion", "D→M", "ML01", "Critical", 120, ready=True, about="Small changes that fool a model; a fence that falls; training that holds"),
     Lesson("02", "poisoning", "Poisoning", "D→M", "ML02", "Critical", needs=("01",), about="Label flips, backdoors, and the fence they walk through"),
     Lesson("03", "undetectable_or_robust", "Undetectable or robust", "D→M", "ML02", "Critical", needs=("02",), about="Why a backdoor cannot be both"),
     Lesson("04", "poisoned_features", "Poisoned features", "D→M", "ML02, ML07", "Critical", needs=("02",), about="Poison for a frozen feature extractor"),

@@ -7,7 +7,7 @@ import html
 import inspect
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlsec_lab.course import progress
 from mlsec_lab.course.guard import Guard, NotAttempted, TimeUp, contained, notebook_shell
@@ -80,6 +80,10 @@ class Attempt:
         self.exercise = exercise
         self.outcome = NOT_ATTEMPTED
         self.hints_seen = 0
+        self.failed = None  # the Verdict of the last check, where it was "not yet"
+
+    def __repr__(self):
+        return f"exercise {self.exercise.id}, {self.outcome}: .check({self.exercise.name}), .hint() or .solution()"
 
     def check(self, answer, *, seed=None, time_limit=TIME_LIMIT):
         """Check `answer` on fresh inputs, show the verdict, and return the function to go on with.
@@ -88,7 +92,11 @@ class Attempt:
         time_limit: seconds after which the check is stopped.
         Returns `answer` if it passed, else the reference.
         """
-        verdict = judge(self.exercise, answer, seed=seed, time_limit=time_limit)
+        if answer is self.exercise.reference and self.failed is not None:  # the check cell alone was run again
+            verdict = replace(self.failed, sentence="was not there yet when it was last checked. Change your function, run its cell, then this one.")
+        else:
+            verdict = judge(self.exercise, answer, seed=seed, time_limit=time_limit)
+        self.failed = verdict if verdict.outcome == NOT_YET else None
         self.outcome = verdict.outcome
         _show(verdict)
         if answer is not self.exercise.reference:
@@ -131,7 +139,7 @@ def judge(exercise, answer, *, seed=None, time_limit=TIME_LIMIT):
         return Verdict(name, NOT_ATTEMPTED, "is not attempted; the lesson goes on with the reference. Once you have written your "
                        "answer, delete its line `raise NotImplementedError`.")
     except NotYet as found:
-        return Verdict(name, NOT_YET, f"is not there yet; the lesson goes on with the reference (inputs drawn with seed {seed}).", sentence,
+        return Verdict(name, NOT_YET, f"is not there yet; the lesson goes on with the reference (inputs drawn with seed {seed}).", found.about or sentence,
                        found.expected, found.got, found.next_step, printed.text())
     except Exception as error:  # the answer's result was of a kind that the property could not even look at
         return Verdict(name, NOT_YET, "is not there yet; the lesson goes on with the reference.", sentence, "a result that can be used as the stub says",

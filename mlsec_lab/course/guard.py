@@ -20,7 +20,7 @@ from torch import nn
 
 from mlsec_lab.exercises import NotYet
 
-PRINTED = 400  # characters of what an answer prints that are shown
+PRINTED, LINES = 400, 8  # characters and lines of what an answer prints that are shown
 
 
 class NotAttempted(Exception):
@@ -89,7 +89,8 @@ class Guard:
             text = linecache.getline(frames[-1].filename, frames[-1].lineno).strip()
             line = f", in line {frames[-1].lineno}" + (f": {text}" if text else "")
         message = (str(error).strip().splitlines() or [""])[0][:300]
-        step = "read that line with the shapes of its variables in mind; `.hint()` helps"
+        step = next((advice for kind, words, advice in COMMON if isinstance(error, kind) and words in str(error)),
+                    "read that line with the shapes of its variables in mind; `.hint()` helps")
         if raises is not None:
             step = f"`raise {raises.__name__}(\"…\")` says no"
         elif isinstance(error, TypeError) and not frames:
@@ -101,7 +102,17 @@ class Guard:
         elif isinstance(error, NotImplementedError):
             step = "if another exercise is still open, run its check: the lesson then goes on with the reference"
         return NotYet(f"a {raises.__name__} for this input" if raises else "a result",
-                      type(error).__name__ + (f": {message}" if message else "") + line, step)
+                      type(error).__name__ + (f": {message}" if message else "") + line, step, about="runs to its `return`")
+
+
+COMMON = (  # exception, words in its message, what helps: the first stumbling blocks of nearly everybody
+    (AttributeError, "'NoneType' object has no attribute", "there is no gradient yet: it must be asked of a copy with `.requires_grad_()`, after the loss was computed from that copy"),
+    (RuntimeError, "does not require grad", "the loss does not hang together with the picture: compute it with `model(...)`, not with `predict`, from a copy with `.requires_grad_()`"),
+    (RuntimeError, "a leaf Variable that requires grad", "a tensor with `.requires_grad_()` must not be changed in place: make a new one"),
+    (RuntimeError, "modified by an inplace operation", "something that the gradient needs was changed in place: make a new tensor instead"),
+    (RuntimeError, "Boolean value of Tensor", "a tensor of many booleans is no single condition: use `&`, `|` and `torch.where`"),
+    (NameError, "", "check the spelling, and that the cell which defines this name was run"),
+)
 
 
 def _code(answer):
@@ -193,8 +204,9 @@ class _Capped(io.TextIOBase):
         return len(text)
 
     def text(self):
-        kept = self.kept.rstrip()
-        return kept + (f" … ({self.total:,} characters in all)" if self.total > self.limit else "")
+        lines = self.kept.rstrip().splitlines()
+        more = self.total > self.limit or len(lines) > LINES
+        return "\n".join(lines[:LINES]) + (f" … ({self.total:,} characters in all)" if more else "")
 
 
 @contextlib.contextmanager

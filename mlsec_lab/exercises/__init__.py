@@ -22,9 +22,10 @@ import torch
 class NotYet(Exception):
     """What a property found: what was expected, what came, and one thing to do next."""
 
-    def __init__(self, expected, got, next_step):
+    def __init__(self, expected, got, next_step, about=""):
+        """about: what was being looked at, where that is not the property that was being checked."""
         super().__init__(f"expected {expected}; got {got}; {next_step}")
-        self.expected, self.got, self.next_step = expected, got, next_step
+        self.expected, self.got, self.next_step, self.about = expected, got, next_step, about
 
 
 class Exercise:
@@ -78,7 +79,8 @@ def require_images(value, like, *, what="x_adv"):
 def require_tensor(value, shape, *, what="the result"):
     """NotYet unless `value` is a tensor of `shape`, free of NaN, that carries no graph."""
     require(isinstance(value, torch.Tensor), expected=f"{what} as a torch tensor", got=type(value).__name__,
-            next_step="return the tensor itself, not a list, a number or a tuple")
+            next_step="`.max(dim)` and `.min(dim)` return a pair: take its `.values`, or call `.amax`" if hasattr(value, "indices")
+            else "return the tensor itself, not a list, a number or a tuple")
     require(tuple(value.shape) == tuple(shape), expected=f"{what} of shape {list(shape)}", got=f"shape {list(value.shape)}",
             next_step="print the shapes inside your function and look at where they stop being what you want")
     require(not (value.is_floating_point() and value.detach().isnan().any()), expected=f"numbers in {what}", got="NaN",

@@ -105,7 +105,7 @@ SECURE_PREDICT = Exercise("evasion.secure_predict", reference=secure_predict, di
 
 def adaptive_step(predictor, x_adv, x, y, eps, step_size, samples=1):
     """One step of the attacker who knows the defence: uphill on the log-probability of
-    the best wrong class, seen through the defence.
+    the likeliest wrong class, seen through the defence.
 
     predictor: `predictor(x_adv)` gives the logits behind the defence, with gradients.
     It may be random: average the logits of `samples` calls.
@@ -123,8 +123,8 @@ def adaptive_step(predictor, x_adv, x, y, eps, step_size, samples=1):
 
 ADAPTIVE_STEP = Exercise("evasion.adaptive_step", reference=adaptive_step, difficulty=4, minutes=15, hints=[
     "Call the predictor where you called the model before: the gradient then runs through the median as well.",
-    "The threshold asks for confidence, so climb the log-probability of the likeliest wrong class, not the loss of the true one.",
-    "`logits.log_softmax(dim=1).scatter(1, y[:, None], -torch.inf).amax(dim=1)` is that log-probability, picture by picture.",
+    "What the threshold looks at is the log-probability of the likeliest wrong class: climb that. Leave the true class out before you take the maximum.",
+    "`scores.scatter(1, y[:, None], -torch.inf)` puts minus infinity in the place of the true class; with `scores = logits.log_softmax(dim=1)`, `.amax(dim=1)` of that is the log-probability to climb, picture by picture.",
     "Average first, then differentiate: `sum(predictor(x_adv) for _ in range(samples)) / samples`.",
 ])
 
@@ -288,7 +288,11 @@ def _pgd_random(answer, seed):
     require(torch.equal(first, again), expected="the same result for the same seed", got="two different ones",
             next_step="draw from `torch.Generator().manual_seed(seed)`, not from the global generator")
     require(not torch.allclose(first, other, atol=EPS / 5), expected="different results for different seeds", got="the same one",
-            next_step="begin at x plus noise from [-eps, eps], not at x")
+            next_step="begin at x plus noise from [-eps, eps], and take each gradient at x_adv: do not go back to x")
+    room = (x > EPS) & (x < 1 - EPS)
+    below = (first < x)[room].float().mean().item()
+    require(0.3 < below < 0.7, expected="about as many pixels begin below x as above it", got=f"{below:.0%} of them below",
+            next_step="stretch the noise from [0, 1] to [-eps, eps]: `eps * (2 * noise - 1)`")
 
 
 @PGD.property("moves each pixel by step_size, whatever the size of its gradient")
@@ -324,11 +328,14 @@ def _pgd_targeted(answer, seed):
 @SECURE_PREDICT.property("raises ValueError for pixels below 0 and for pixels above 1")
 def _secure_bounds(answer, seed):
     x, _ = _signs(seed, 12)
-    for shifted in (x + 0.6, x - 0.6):
+    speck = x.clone()
+    speck[0, 0, seed % 32, 7] = 7.0  # a median takes it away: whoever looks for it afterwards finds nothing
+    for outside, where in ((x + 0.6, ""), (x - 0.6, ""), (speck, ", a single one of them")):
         try:
-            answer(_model(), shifted, raises=ValueError)
+            answer(_model(), outside, raises=ValueError)
         except NotYet as found:
-            raise NotYet(f"a ValueError for pixels from {shifted.min():.1f} to {shifted.max():.1f}", found.got, found.next_step) from None
+            raise NotYet(f"a ValueError for pixels from {outside.min():.1f} to {outside.max():.1f}{where}", found.got,
+                         "look at the pixels as they came, before you smooth them" if where else found.next_step) from None
 
 
 @SECURE_PREDICT.property("answers a class, or -1, for each picture")
@@ -421,7 +428,7 @@ def _adaptive_averages(answer, seed):
 def _adaptive_effect(answer, seed):
     got, by_reference = _accepted_wrong(answer, seed), _accepted_wrong_by_reference(seed)
     require(got > 0.85 * by_reference, expected=f"after 8 steps about {by_reference:.0%} accepted with a wrong class", got=f"{got:.0%}",
-            next_step="walk uphill: plus the sign, not minus" if got < 0.05
+            next_step="walk uphill (plus the sign, not minus), and leave the true class out of the maximum" if got < 0.05
             else "differentiate through predictor(x_adv), and climb the log-probability of the best wrong class")
 
 

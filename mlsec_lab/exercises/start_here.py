@@ -41,7 +41,8 @@ def attack_success_rate(y, before, after):
     """Of the pictures that were read right before, the share that is read wrong after.
 
     y: int64 [N], the true classes.
-    before, after: int64 [N], what the model answers before and after the attack.
+    before, after: int64 [N], what the model answers before and after the attack; at
+    least one answer was right before.
     Returns a float in [0, 1].
     """
     ### BEGIN SOLUTION

@@ -56,7 +56,7 @@ def test_a_lesson_is_found_by_number_topic_and_name_and_nothing_else():
 
 
 def test_a_lessons_facts_are_one_line():
-    assert find_lesson("01").facts == "**Data → Model** · OWASP ML01, critical · about 100 minutes · needs lesson 00"
+    assert find_lesson("01").facts == "**Data → Model** · OWASP ML01, critical · about 120 minutes · needs lesson 00"
     assert find_lesson("00").facts == "**the loop** · about 30 minutes · needs nothing before it"
     assert "needs lesson 01 and 12" in find_lesson("19").facts
 

@@ -81,14 +81,15 @@ def test_an_exception_is_named_with_the_line_that_raised_it(doubling):
     (lambda model, x: "a picture", "led to TypeError", "compare what you return"),
     (lambda model, x: x.flatten() * 2, "led to RuntimeError", "compare what you return"),
     (lambda model, x: 1 / 0, "ZeroDivisionError: division by zero", "read that line"),
-    (lambda model, x: undefined_name, "NameError: name 'undefined_name' is not defined", "read that line"),  # noqa: F821
+    (lambda model, x: undefined_name, "NameError: name 'undefined_name' is not defined", "check the spelling"),  # noqa: F821
 ], ids=["None", "an argument too few", "one too many", "exit()", "quit()", "sys.exit", "a list", "a text", "another shape", "an error", "a name"])
 def test_a_result_that_cannot_be_used_leads_to_a_verdict(answer, got, step, doubling, monkeypatch):
     for name in ("exit", "quit"):
         monkeypatch.setattr(f"builtins.{name}", sys.exit, raising=False)
     verdict = told(doubling, answer)
     assert got in verdict.got, verdict
-    assert step in verdict.next_step and verdict.property == "is twice x"
+    assert step in verdict.next_step
+    assert verdict.property == ("is twice x" if "compare" in step or got == "None" else "runs to its `return`")
 
 
 @pytest.mark.parametrize("spoil, argument, step", [
@@ -406,3 +407,32 @@ def test_a_real_kernel_survives_a_looping_a_printing_and_an_exiting_answer(tmp_p
     assert "SystemExit" in said[7]
     assert "RuntimeError" in said[9] and "in line 3: return change.abs().reshape(7, -1).amax(1)" in said[9]
     assert notebook.cells[10].outputs[0].text == "alive True mlsec_lab.exercises.start_here\n"
+
+
+def test_the_check_cell_run_again_shows_what_was_wrong_and_what_to_do(doubling, capsys):
+    attempt = Attempt(doubling)
+    went_on = attempt.check(lambda model, x: x)
+    capsys.readouterr()
+    assert attempt.check(went_on) is doubling.reference and attempt.outcome == "not yet"
+    said = capsys.readouterr().out
+    assert "[not yet]" in said and "when it was last checked" in said and "is twice x" in said
+    assert attempt.check(lambda model, x: x * 2) is not doubling.reference and attempt.outcome == "passed"
+
+
+def test_an_exercise_by_itself_says_how_it_is_used(doubling):
+    assert repr(Attempt(doubling)) == "exercise playground.doubled, not attempted: .check(doubled), .hint() or .solution()"
+
+
+@pytest.mark.parametrize("answer, words", [
+    (lambda model, x: x.grad.sign(), "there is no gradient yet"),
+    (lambda model, x: torch.autograd.grad(x.sum(), x)[0], "does not hang together"),
+    (lambda model, x: x if x > 0 else -x, "torch.where"),
+], ids=["no gradient", "no graph", "a condition"])
+def test_the_commonest_stumbling_blocks_have_advice_of_their_own(answer, words, doubling):
+    verdict = told(doubling, answer)
+    assert verdict.outcome == "not yet" and words in verdict.next_step, verdict
+
+
+def test_many_lines_of_print_are_cut(doubling):
+    verdict = told(doubling, lambda model, x: [print(k) for k in range(50)] and None)
+    assert verdict.printed.count("\n") < 10 and "characters in all" in verdict.printed

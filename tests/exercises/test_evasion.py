@@ -106,6 +106,23 @@ def pgd_that_stops_early(model, x, y, eps, steps, step_size, targeted=False, see
 
 # ---- the secure predictor
 
+def secure_after_the_median(model, x, threshold=0.85):
+    smooth = median_smooth(x, 3)
+    if smooth.min() < 0 or smooth.max() > 1:
+        raise ValueError("x must lie in [0, 1]")
+    confidence, label = model(smooth).detach().softmax(1).max(1)
+    return torch.where(confidence >= threshold, label, -1)
+
+
+def pgd_from_above(model, x, y, eps, steps, step_size, targeted=False, seed=0):
+    x_adv = (x + eps * torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))).clamp(0, 1)
+    for _ in range(steps):
+        x_adv = x_adv.detach().requires_grad_()
+        gradient, = torch.autograd.grad(F.cross_entropy(model(x_adv), y), x_adv)
+        x_adv = (x + (x_adv.detach() + (-1 if targeted else 1) * step_size * gradient.sign() - x).clamp(-eps, eps)).clamp(0, 1)
+    return x_adv
+
+
 def secure_variant(*, low=True, high=True, logits=False, smooth=True, swapped=False, threshold_read=True, returns="labels", error=ValueError):
     def secure_predict(model, x, threshold=0.85):
         if (low and x.min() < 0) or (high and x.max() > 1):
@@ -217,7 +234,7 @@ WRONG = [
     (FGSM, "writes into x", fgsm_that_writes_into_x, "within eps", "work on a copy"),
     (FGSM, "keeps the graph", fgsm_with_its_graph, "within eps", ".detach()"),
     (FGSM, "train mode", fgsm_in_train_mode, "within eps", "in the mode in which you found it"),
-    (FGSM, "no_grad around the loss", fgsm_without_gradients, "within eps", "RuntimeError: element 0 of tensors does not require grad"),
+    (FGSM, "no_grad around the loss", fgsm_without_gradients, "runs to its", "RuntimeError: element 0 of tensors does not require grad"),
     (PROJECT, "rescales", project_by_rescaling, "nearest point", "cut each pixel on its own"),
     (PROJECT, "rescales always", lambda x_adv, x, eps: (x + (x_adv - x) * eps / (x_adv - x).abs().max()).clamp(0, 1), "inside already", "do not rescale"),
     (PROJECT, "forgets [0, 1]", lambda x_adv, x, eps: x + (x_adv - x).clamp(-eps, eps), "within [0, 1]", "clamp(0, 1)"),
@@ -226,6 +243,7 @@ WRONG = [
     (PROJECT, "all or nothing", lambda x_adv, x, eps: (x + eps * (x_adv - x).sign()).clamp(0, 1), "inside already", "cut the change off"),
     (PGD, "around the last point", pgd_variant(around_x=False), "at each number of steps", "from x, where the attack began"),
     (PGD, "never projected", pgd_variant(last_projected=False), "at each number of steps", "clamp(0, 1)"),
+    (PGD, "a start above x only", pgd_from_above, "random point", "eps * (2 * noise - 1)"),
     (PGD, "no random start", pgd_variant(random_start=False), "random point", "noise from [-eps, eps]"),
     (PGD, "the global generator", pgd_variant(own_generator=False), "random point", "torch.Generator().manual_seed(seed)"),
     (PGD, "no sign", pgd_variant(by_sign=False), "moves each pixel by step_size", "the sign of the gradient"),
@@ -233,6 +251,7 @@ WRONG = [
     (PGD, "one round", pgd_variant(rounds=1), "more than FGSM", "there are `steps` rounds"),
     (PGD, "downhill", pgd_variant(uphill=-1), "more than FGSM", "plus the sign, not minus"),
     (PGD, "targeted ignored", pgd_variant(heed_target=False), "targeted=True", "the wanted class smaller"),
+    (SECURE_PREDICT, "bounds after the median", secure_after_the_median, "raises ValueError", "before you smooth"),
     (SECURE_PREDICT, "no bounds", secure_variant(low=False, high=False), "raises ValueError", "raise ValueError"),
     (SECURE_PREDICT, "only the upper bound", secure_variant(low=False), "raises ValueError", "raise ValueError"),
     (SECURE_PREDICT, "an assertion", secure_variant(error=AssertionError), "raises ValueError", "AssertionError"),

@@ -36,7 +36,7 @@ WRONG = [
     (LINF_DISTANCE, "one number for the batch", lambda x, x_adv: (x_adv - x).abs().max(), "one number for each", "print the shapes"),
     (LINF_DISTANCE, "one number a channel", lambda x, x_adv: (x_adv - x).abs().amax(dim=(2, 3)), "one number for each", "print the shapes"),
     (LINF_DISTANCE, "the mean change", lambda x, x_adv: (x_adv - x).abs().flatten(1).mean(1), "by hand", "+0.3, -0.4"),
-    (LINF_DISTANCE, "values and places", lambda x, x_adv: (x_adv - x).abs().flatten(1).max(1), "one number for each", "not a list"),
+    (LINF_DISTANCE, "values and places", lambda x, x_adv: (x_adv - x).abs().flatten(1).max(1), "one number for each", "take its `.values`"),
     (L2_DISTANCE, "a mean, not a sum", lambda x, x_adv: (x_adv - x).square().flatten(1).mean(1).sqrt(), "by hand", "+0.3, -0.4"),
     (L2_DISTANCE, "no root", lambda x, x_adv: (x_adv - x).square().flatten(1).sum(1), "by hand", "+0.3, -0.4"),
     (L2_DISTANCE, "the wrong dim", lambda x, x_adv: (x_adv - x).square().flatten(1).sum(0).sqrt(), "one number for each", "print the shapes"),

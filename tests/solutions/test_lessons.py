@@ -31,7 +31,8 @@ def test_a_lesson_has_the_parts_that_every_lesson_has(topic):
     assert text.count("<details>") == 3
     assert sum("claim" in cell.metadata for cell in cells) >= 3
     assert 3 <= sum(cell.metadata.get("nbgrader", {}).get("solution", False) for cell in cells) <= 6
-    long = [cell.id for cell in cells if cell.cell_type == "code" and "nbgrader" not in cell.metadata and len(cell.source.splitlines()) > 22]
+    code = [cell for cell in cells if cell.cell_type == "code" and "nbgrader" not in cell.metadata]
+    long = [cell.id for cell in code[1:] if len(cell.source.splitlines()) > 26]  # the first one imports
     assert long == []
     wide = [line for cell in cells if cell.cell_type == "code" for line in cell.source.splitlines() if len(line) > 88]
     assert wide == []  # wider lines are cut off on a laptop's screen
@@ -52,20 +53,19 @@ def test_lesson_00_turns_the_stop_sign_with_the_budget(explored):
         explorer.controls["eps_255"].value = eps_255
         seen.append(explorer.picture.value)
     assert len(set(seen)) == 3
-    assert "is read as stop" in seen[0]
+    assert "is still read as stop" in seen[0]
     assert "is read as speed limit 80" in seen[2]
 
 
 @pytest.mark.slow
 def test_lesson_01_sets_budget_against_threshold(explored):
     names = explored["evasion"]
-    _, none, _ = names["compute"](0, 0.3, "does not know the fence")
+    _, clean, _ = names["compute"](0, 0.3, "does not know the fence")
+    _, clean_strict, _ = names["compute"](0, 0.99, "does not know the fence")
     _, ignorant, _ = names["compute"](8, 0.85, "does not know the fence")
     _, knowing, _ = names["compute"](8, 0.85, "knows the fence")
-    _, strict, _ = names["compute"](8, 0.99, "knows the fence")
-    assert none.count("right") >= 11
+    assert clean.count("right") >= 6 and clean_strict.count("refused") >= clean.count("refused") + 3
     assert knowing.count("wrong") >= ignorant.count("wrong") >= 1
-    assert strict.count("refused") >= knowing.count("refused")
 
 
 @pytest.mark.slow
