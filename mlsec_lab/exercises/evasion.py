@@ -50,7 +50,7 @@ PROJECT = Exercise("evasion.project", reference=project, difficulty=1, minutes=5
 
 
 def pgd(model, x, y, eps, steps, step_size, targeted=False, seed=0):
-    """Projected gradient descent: from a random point of the ball, `steps` FGSM steps of
+    """Projected gradient descent: from a random point of the ball, `steps` steps of
     `step_size`, each brought back into the ball.
 
     y: the true classes, or with targeted=True the classes that the model shall answer.
