@@ -422,12 +422,12 @@ def open_course(wanted_port, browser):
 
 def test_steps(python, arguments):
     """(name, command) of everything that is tested; with arguments only pytest, which gets them."""
-    pytest = [python, "-m", "pytest", "-n", "auto", "--dist", "loadscope"]
+    pytest = [python, "-m", "pytest", "-n", "auto", "--dist"]
     if arguments:
-        return [("tests", pytest + arguments)]
+        return [("tests", pytest + ["loadgroup"] + arguments)]
     return [("lessons as built", [python, "-m", "mlsec_lab", "build", "--check"]),
-            ("tests", pytest + ["tests"]),
-            ("lessons as run", pytest + ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", "120", "solutions"])]
+            ("tests", pytest + ["loadgroup", "tests"]),
+            ("lessons as run", pytest + ["loadscope", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout", "120", "solutions"])]
 
 
 def test_course(arguments):

@@ -490,8 +490,8 @@ print(f"questions asked with labels alone: {asked.queries // 6:,} a picture")
 
 # %% claim="label_only"
 print(
-    "with gradients every picture has a wrong answer near by:",
-    accuracy(model, near, y[:32]) == 0,
+    "with gradients nearly every picture has a wrong answer near by:",
+    accuracy(model, near, y[:32]) < 0.1,
 )
 print(
     "with labels alone the attack succeeds as well:",

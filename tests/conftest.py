@@ -8,6 +8,13 @@ os.environ["MLSEC_HOME"] = tempfile.mkdtemp(prefix="mlsec-tests-")  # never the 
 import pytest  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+    """A file's tests stay in one process, which shares what is costly to make; tests marked `by_itself` go wherever there is room."""
+    for item in items:
+        if not item.get_closest_marker("by_itself"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     """Each test has an empty work folder."""

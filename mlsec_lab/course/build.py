@@ -203,8 +203,11 @@ def _exercise_cells(exercise):
     grader = dict(schema_version=3, task=False)
     answer = nbformat.v4.new_code_cell(inspect.getsource(exercise.reference).rstrip())
     answer.metadata["nbgrader"] = dict(grade=False, grade_id=exercise.name, locked=False, solution=True, **grader)
+    call = f'{exercise.name} = exercise("{exercise.id}").check({exercise.name})'
+    if len(call) > 88:  # what would be cut off on a laptop's screen
+        call = call.replace(f"({exercise.name})", f"(\n    {exercise.name}\n)")
     check = nbformat.v4.new_code_cell(
-        f'{exercise.name} = exercise("{exercise.id}").check({exercise.name})\n'
+        f'{call}\n'
         f'### BEGIN HIDDEN TESTS\nassert exercise("{exercise.id}").outcome == "passed"\n### END HIDDEN TESTS')
     check.metadata["nbgrader"] = dict(grade=True, grade_id=f"{exercise.name}_check", locked=True, points=exercise.difficulty, solution=False, **grader)
     return [answer, check]

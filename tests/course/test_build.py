@@ -128,7 +128,8 @@ def test_a_learner_gets_the_stub_and_the_check_and_nothing_hidden(house):
     for name in ("linf_distance", "l2_distance", "attack_success_rate"):
         answer, check = student[f"start_here-{name}"], student[f"start_here-{name}_check"]
         assert answer.source.startswith(f"def {name}(") and answer.source.endswith(f'    {build.STUB}') and '"""' in answer.source
-        assert check.source == f'{name} = exercise("start_here.{name}").check({name})'
+        assert "".join(check.source.split()) == f'{name}=exercise("start_here.{name}").check({name})'
+        assert all(len(line) <= 88 for line in check.source.splitlines())
         assert not answer.metadata.nbgrader.locked and answer.metadata.nbgrader.solution and answer.metadata.get("editable", True)
         assert check.metadata.nbgrader.locked and check.metadata.nbgrader.grade and check.metadata.editable is False and check.metadata.deletable is False
         assert 'outcome == "passed"' in by_id(solved)[f"start_here-{name}_check"].source
