@@ -27,32 +27,12 @@
 # %%
 from mlsec_lab.course import course_map, exercise
 from mlsec_lab.data_to_model import evasion
-from mlsec_lab.data_to_model.evasion import (
-    REJECTED,
-    SecurePredictor,
-    linf_distance,
-    l2_distance,
-    median_smooth,
-)
-from mlsec_lab.display import (
-    Choice,
-    Slider,
-    bars,
-    compare,
-    curves,
-    explore,
-    pictures,
-    show,
-)
-from mlsec_lab.victims import (
-    LabelOnly,
-    QueryCounter,
-    accuracy,
-    load_data,
-    load_model,
-    predict,
-    small_cnn,
-)
+from mlsec_lab.data_to_model.evasion import REJECTED, SecurePredictor, median_smooth
+from mlsec_lab.data_to_model.evasion import l2_distance, linf_distance
+from mlsec_lab.display import Choice, Slider, bars, compare, curves, explore
+from mlsec_lab.display import pictures, show
+from mlsec_lab.victims import LabelOnly, QueryCounter, accuracy, load_data, load_model
+from mlsec_lab.victims import predict, small_cnn
 
 import torch
 import torch.nn.functional as F

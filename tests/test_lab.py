@@ -415,3 +415,9 @@ def test_the_course_opens_at_lesson_00_and_ctrl_c_ends_it_cleanly(tmp_path):
         if process.poll() is None:
             process.terminate()
             process.wait(20)
+
+
+def test_no_question_about_news_lies_over_the_first_lesson(lab, tmp_path):
+    lab.quiet_start(tmp_path)
+    settings = json.loads((tmp_path / "share" / "jupyter" / "lab" / "settings" / "overrides.json").read_text())
+    assert settings["@jupyterlab/apputils-extension:notification"] == {"fetchNews": "false", "checkForUpdates": False}

@@ -37,7 +37,7 @@ def _torchvision():
         version = datasets.import_torchvision().__version__
     except Exception as error:
         return f"cannot be imported ({error}): the drawn signs work without it, the real data sets do not", False
-    return version + (" (its compiled part is for another torch; the course does without it)" if datasets._declared is not None else ""), True
+    return version + (" (works without its compiled part)" if datasets._declared is not None else ""), True
 
 
 def _checkpoints():
