@@ -19,6 +19,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from mlsec_lab.course.catalogue import LESSONS, course_table, find_lesson, ready_lessons
+from mlsec_lab.display.figures import tagged_png
 from mlsec_lab.exercises import exercises_of
 from mlsec_lab.home import COURSE, write_whole
 
@@ -234,10 +235,10 @@ def _bare(cell):
 
 def _keep_as_png(output):
     """A figure that was shown as an <img> is kept as image/png with its alternative text: web viewers and exports show and read that."""
-    shown = re.fullmatch(r"<img alt='.*?' style='max-width:100%' src='data:image/png;base64,(.*?)'>", output.get("data", {}).get("text/html", ""), re.S)
+    shown = tagged_png(output.get("data", {}).get("text/html", ""))
     if shown:
         del output.data["text/html"]
-        output.data["image/png"] = shown[1]
+        output.data["image/png"] = shown
         output.metadata = {"image/png": {"alt": output.data["text/plain"]}}
 
 

@@ -5,6 +5,7 @@ Every function returns a matplotlib Figure that belongs to no window; `show(figu
 import base64
 import html
 import io
+import re
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -35,6 +36,12 @@ def show(figure, alt):
 def image_tag(data, alt):
     """An <img> element that holds the PNG bytes `data` and says `alt` to those who cannot look."""
     return f"<img alt='{html.escape(alt, quote=True)}' style='max-width:100%' src='data:image/png;base64,{base64.b64encode(data).decode()}'>"
+
+
+def tagged_png(markup):
+    """The PNG of an <img> element that `image_tag` made, in base64; None for any other markup."""
+    found = re.fullmatch(r"<img alt='[^']*' style='max-width:100%' src='data:image/png;base64,([^']*)'>", markup)
+    return found and found[1]
 
 
 def png(figure, *, dpi=96, most=BYTES):

@@ -2,9 +2,9 @@
 
 An exercise is declared beside its reference solution:
 
-    linf_distance = Exercise("start_here.linf_distance", reference=_linf_distance, difficulty=1, minutes=3, hints=[...])
+    LINF_DISTANCE = Exercise("start_here.linf_distance", reference=linf_distance, difficulty=1, minutes=3, hints=[...])
 
-    @linf_distance.property("gives one number for each picture")
+    @LINF_DISTANCE.property("gives one number for each picture")
     def _(answer, seed):
         require(answer(x, x_adv).shape == (6,), expected=..., got=..., next_step=...)
 

@@ -145,3 +145,10 @@ def test_the_palette_has_six_colours_that_stand_out_from_white():
         return sum(weight * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4) for weight, c in zip((0.2126, 0.7152, 0.0722), channels))
     assert len(set(figures.PALETTE)) == 6
     assert all(1.05 / (luminance(colour) + 0.05) >= 3 for colour in figures.PALETTE)  # WCAG's ratio for graphics
+
+
+def test_the_png_in_an_image_tag_can_be_taken_out_again_whatever_the_text_says():
+    data = figures.png(figures.bars({"a": 0.5}, xlabel="share"))
+    tag = figures.image_tag(data, "it's \"half\" > a <third> & more")
+    assert base64.b64decode(figures.tagged_png(tag)) == data
+    assert figures.tagged_png(f"<p>{tag}</p>") is None and figures.tagged_png("") is None
