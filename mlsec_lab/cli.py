@@ -1,4 +1,4 @@
-"""mlsec-lab: doctor · list · open · reset · build · train."""
+"""mlsec-lab: doctor · list · open · reset · build · train · sweep."""
 import argparse
 import sys
 
@@ -19,6 +19,13 @@ def main(argv=None):
     train.add_argument("name", help="such as signs_cnn; `mlsec-lab list` shows them all")
     train.add_argument("--seed", type=int, default=0, help="of weights, order and data (default 0)")
     train.add_argument("--ship", action="store_true", help="write into data/checkpoints, for authors; by default into your own folder")
+    sweep = commands.add_parser("sweep", help="run an experiment over its whole grid and write its table; stopped, it resumes")
+    sweep.add_argument("name", help="of the experiment, from mlsec_lab/course/grids.py")
+    sweep.add_argument("--dataset", default="signs", help="such as signs (the default) or cifar10")
+    sweep.add_argument("--device", default="cpu", help="cpu (the default) or cuda")
+    sweep.add_argument("--workers", type=int, default=1, metavar="N", help="so many cells at a time, one thread each (default 1)")
+    sweep.add_argument("--out", metavar="FILE", help="where the table goes; by default beside the experiment's other tables")
+    sweep.add_argument("--cells", type=int, nargs="+", metavar="N", help="only these cells, counted from 0; a table is written only to --out")
     arguments = parser.parse_args(argv)
     try:
         return globals()[f"_{arguments.command}"](arguments) or 0
@@ -84,6 +91,50 @@ def _train(arguments):
     entry = train_checkpoint(arguments.name, SHIPPED if arguments.ship else None, seed=arguments.seed)
     print(f"{arguments.name}: accuracy {entry['accuracy']:.2%}" + (f", the shipped one had {before['accuracy']:.2%}" if before else "")
           + f"; written to {SHIPPED if arguments.ship else own_folder()}")
+
+
+def _sweep(arguments):
+    try:
+        import pandas  # noqa: F401 (here, not after the first cell)
+        from mlsec_lab.course.grids import GRIDS
+    except ModuleNotFoundError as error:
+        raise ValueError(f"sweeping needs {error.name}, which is not installed here: `python3 lab.py` brings the installation up to date") from None
+    import contextlib
+    from pathlib import Path
+
+    from mlsec_lab import __version__
+    from mlsec_lab.course.sweep import sweep, workers
+    from mlsec_lab.home import work_folder, write_whole
+    from mlsec_lab.victims.datasets import DATA_SETS
+    from mlsec_lab.victims.inputs import check_choice, check_number
+    check_choice(arguments.name, "name", tuple(GRIDS))
+    check_choice(arguments.dataset, "dataset", DATA_SETS)
+    check_number(arguments.workers, "workers", least=1)
+    grid = GRIDS[arguments.name]
+    cells = grid.cells(arguments.dataset, arguments.device)
+    for number in arguments.cells or ():
+        check_number(number, "cells", least=0, most=len(cells) - 1)
+    chosen = cells if arguments.cells is None else [cells[number] for number in arguments.cells]
+    print(f"{arguments.name} on {arguments.dataset}: {grid.about} ({len(chosen)} of {len(cells)} cells, about {grid.minutes} minutes for all of them)", flush=True)
+    folder = work_folder() / "sweeps" / f"{arguments.name}-{arguments.dataset}"
+    try:
+        with workers(arguments.workers) if arguments.workers > 1 else contextlib.nullcontext() as pool:
+            frame = sweep(grid.function, chosen, folder=folder, executor=pool, version=__version__)
+    except KeyboardInterrupt:
+        print("mlsec-lab: stopped; the finished cells are kept, and running the command again resumes with the others", file=sys.stderr)
+        return 130
+    failed = frame[frame["error"] != ""]
+    if len(failed):
+        print(f"mlsec-lab: {len(failed)} of {len(frame)} cells failed, the first with {failed['error'].iloc[0]}; no table is written; "
+              "the others are kept, and running the command again resumes with these", file=sys.stderr)
+        return 1
+    if arguments.cells is not None and not arguments.out:
+        print(f"{len(frame)} cells are done; without --cells the same command does the rest and writes the table")
+        return 0
+    path = Path(arguments.out or grid.out(arguments.dataset))
+    table = grid.summarise(frame)
+    write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
+    print(f"{path}: {len(table)} rows")
 
 
 if __name__ == "__main__":

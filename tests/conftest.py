@@ -9,9 +9,12 @@ import pytest  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-    """A file's tests stay in one process, which shares what is costly to make; tests marked `by_itself` go wherever there is room."""
+    """A file's tests stay in one process, which shares what is costly to make.
+
+    Tests marked `by_itself` go wherever there is room, those with an `xdist_group` of their own stay together with its others.
+    """
     for item in items:
-        if not item.get_closest_marker("by_itself"):
+        if not any(item.get_closest_marker(name) for name in ("by_itself", "xdist_group")):
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
 
 

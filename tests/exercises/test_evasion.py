@@ -1,7 +1,4 @@
 """Lesson 01's exercises, tried with what learners write."""
-import time
-
-import pytest
 import torch
 import torch.nn.functional as F
 
@@ -9,8 +6,6 @@ from mlsec_lab.course.check import judge
 from mlsec_lab.data_to_model.evasion import REJECTED, median_smooth
 from mlsec_lab.exercises import evasion
 from mlsec_lab.exercises.evasion import ADAPTIVE_STEP, ADVERSARIAL_TRAINING_STEP, FGSM, PGD, PROJECT, SECURE_PREDICT, project
-
-EXERCISES = (FGSM, PROJECT, PGD, SECURE_PREDICT, ADAPTIVE_STEP, ADVERSARIAL_TRAINING_STEP)
 
 
 def gradient_of_loss(model, x, y):
@@ -277,26 +272,6 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-def test_the_stub_is_not_attempted_and_the_reference_typed_anew_passes(exercise, stub, retyped, verdicts):
-    assert [verdict.outcome for verdict in verdicts(exercise, stub(exercise))] == ["not attempted"] * 5
-    answer = retyped(exercise)
-    assert answer is not exercise.reference
-    assert [str(verdict) for verdict in verdicts(exercise, answer) if verdict.outcome != "passed"] == []
-
-
-@pytest.mark.parametrize("exercise, answer", [(e, f) for e, _, f in RIGHT], ids=[f"{e.name}: {what}" for e, what, _ in RIGHT])
-def test_any_right_way_of_writing_it_passes(exercise, answer, verdicts):
-    assert [str(verdict) for verdict in verdicts(exercise, answer) if verdict.outcome != "passed"] == []
-
-
-@pytest.mark.parametrize("exercise, answer, property, words", [(e, f, p, s) for e, _, f, p, s in WRONG], ids=[f"{e.name}: {what}" for e, what, *_ in WRONG])
-def test_a_wrong_answer_is_told_what_is_wrong_with_it(exercise, answer, property, words, verdicts):
-    for verdict in verdicts(exercise, answer):
-        assert verdict.outcome == "not yet" and property in verdict.property, verdict
-        assert words in verdict.got + verdict.next_step and verdict.expected, verdict
-
-
 def test_a_wrong_answer_leaves_the_shared_model_as_it_was_for_the_next_check(retyped):
     before = {key: value.clone() for key, value in evasion._model().state_dict().items()}
 
@@ -311,16 +286,3 @@ def test_a_wrong_answer_leaves_the_shared_model_as_it_was_for_the_next_check(ret
         assert not evasion._model().training
         assert all(torch.equal(value, before[key]) for key, value in evasion._model().state_dict().items())
     assert judge(FGSM, retyped(FGSM), seed=3).outcome == "passed"
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-def test_a_check_takes_less_than_three_seconds(exercise, retyped):
-    began = time.process_time()
-    assert judge(exercise, retyped(exercise), seed=77).outcome == "passed"
-    assert time.process_time() - began < 3
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-def test_every_exercise_states_difficulty_minutes_and_two_hints(exercise):
-    assert exercise.difficulty in range(1, 6) and 1 <= exercise.minutes <= 30
-    assert len(exercise.hints) >= 2 and len(exercise.properties) >= 3

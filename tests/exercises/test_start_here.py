@@ -2,13 +2,10 @@
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from mlsec_lab.exercises import start_here
 from mlsec_lab.exercises.start_here import ATTACK_SUCCESS_RATE, L2_DISTANCE, LINF_DISTANCE
-
-EXERCISES = (LINF_DISTANCE, L2_DISTANCE, ATTACK_SUCCESS_RATE)
 
 
 def one_loop_a_picture(x, x_adv):
@@ -30,7 +27,7 @@ RIGHT = [
     (ATTACK_SUCCESS_RATE, "a loop that counts", share_by_counting),
     (ATTACK_SUCCESS_RATE, "a quotient of tensors", lambda y, before, after: ((before == y) & (after != y)).sum() / (before == y).sum()),
 ]
-# exercise, what is wrong, the answer, a word of the property that catches it, a word of the next step
+# exercise, what is wrong, the answer, a word of the property that catches it, a word of "got" or of the next step
 WRONG = [
     (LINF_DISTANCE, "no abs", lambda x, x_adv: (x_adv - x).flatten(1).amax(1), "both directions", "drop the sign"),
     (LINF_DISTANCE, "one number for the batch", lambda x, x_adv: (x_adv - x).abs().max(), "one number for each", "print the shapes"),
@@ -51,35 +48,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-def test_the_stub_is_not_attempted_and_the_reference_typed_anew_passes(exercise, stub, retyped, verdicts):
-    assert [verdict.outcome for verdict in verdicts(exercise, stub(exercise))] == ["not attempted"] * 5
-    answer = retyped(exercise)
-    assert answer is not exercise.reference
-    assert [str(verdict) for verdict in verdicts(exercise, answer) if verdict.outcome != "passed"] == []
-
-
-@pytest.mark.parametrize("exercise, answer", [(e, f) for e, _, f in RIGHT], ids=[f"{e.name}: {what}" for e, what, _ in RIGHT])
-def test_any_right_way_of_writing_it_passes(exercise, answer, verdicts):
-    assert [str(verdict) for verdict in verdicts(exercise, answer) if verdict.outcome != "passed"] == []
-
-
-@pytest.mark.parametrize("exercise, answer, property, step", [(e, f, p, s) for e, _, f, p, s in WRONG], ids=[f"{e.name}: {what}" for e, what, *_ in WRONG])
-def test_a_wrong_answer_is_told_what_is_wrong_with_it(exercise, answer, property, step, verdicts):
-    for verdict in verdicts(exercise, answer):
-        assert verdict.outcome == "not yet" and property in verdict.property, verdict
-        assert step in verdict.next_step and verdict.expected and verdict.got, verdict
-
-
 def test_a_rate_of_nothing_is_said_to_be_no_number(verdicts):
     for verdict in verdicts(ATTACK_SUCCESS_RATE, lambda y, before, after: math.nan):
         assert verdict.outcome == "not yet" and verdict.got == "NaN"
         assert "division by zero" in verdict.next_step
     for verdict in verdicts(ATTACK_SUCCESS_RATE, lambda y, before, after: math.inf):
         assert verdict.outcome == "not yet" and verdict.got == "inf"
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-def test_every_exercise_states_difficulty_minutes_and_two_hints(exercise):
-    assert exercise.difficulty in range(1, 6) and 1 <= exercise.minutes <= 30
-    assert len(exercise.hints) >= 2 and len(exercise.properties) >= 3
