@@ -5,8 +5,8 @@
 """
 from mlsec_lab.victims.checkpoints import load_model
 from mlsec_lab.victims.datasets import load_data
-from mlsec_lab.victims.networks import LabelOnly, QueryCounter, frozen, small_cnn, small_resnet
+from mlsec_lab.victims.networks import LabelOnly, QueryCounter, frozen, penultimate, pooled_cnn, small_cnn, small_resnet
 from mlsec_lab.victims.training import accuracy, predict, train
 
-__all__ = ["LabelOnly", "QueryCounter", "accuracy", "frozen", "load_data", "load_model", "predict", "small_cnn",
+__all__ = ["LabelOnly", "QueryCounter", "accuracy", "frozen", "load_data", "load_model", "penultimate", "pooled_cnn", "predict", "small_cnn",
            "small_resnet", "train"]

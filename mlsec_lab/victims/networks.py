@@ -18,6 +18,11 @@ class Normalise(nn.Module):
         return x * 2 - 1
 
 
+def _stage(inputs, outputs):
+    """A convolution, pooled before it is normalised: the same function as the usual order, a quarter of the work."""
+    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
 def small_cnn(channels=3, classes=12, *, size=32, width=16, seed=0):
     """Three convolutions and a linear layer: the course's main victim, 68,000 parameters at its defaults.
 
@@ -26,14 +31,29 @@ def small_cnn(channels=3, classes=12, *, size=32, width=16, seed=0):
     """
     check_number(size, "size", least=8, whole=True)
 
-    def stage(inputs, outputs):  # pooled before it is normalised: the same function, a quarter of the work
-        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
-
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too, which nothing restores
-        model = nn.Sequential(Normalise(), *stage(channels, width), *stage(width, 3 * width), *stage(3 * width, 6 * width),
+        model = nn.Sequential(Normalise(), *_stage(channels, width), *_stage(width, 3 * width), *_stage(3 * width, 6 * width),
                               nn.Flatten(), nn.Linear(6 * width * (size // 8) ** 2, classes))
     return model.to(memory_format=torch.channels_last).eval()  # the faster layout for convolutions on a CPU
+
+
+def pooled_cnn(channels=3, classes=12, *, width=16, seed=0):
+    """Four convolutions and a mean over the picture before the linear layer: what lesson 03 repairs, 48,000 parameters at its defaults.
+
+    Where `small_cnn` has weights for each place of the picture, this one, as large networks do, only knows *that* it saw something.
+    width: channels of the first stage; the others have two, three and four times as many.  seed: of the first weights.
+    Returns an nn.Module in eval mode; it takes any image of 16 pixels a side or more.
+    """
+    check_number(width, "width", least=1, whole=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        stages, inputs = [], channels
+        for stage in range(1, 5):
+            stages += _stage(inputs, stage * width)
+            inputs = stage * width
+        model = nn.Sequential(Normalise(), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
+    return model.to(memory_format=torch.channels_last).eval()
 
 
 class _Residual(nn.Module):
@@ -71,6 +91,24 @@ def small_resnet(channels=3, classes=10, *, width=16, depth=3, seed=0):
         ).to(memory_format=torch.channels_last).eval()
 
 
+def resnet18(channels=3, classes=10, *, seed=0):
+    """torchvision's ResNet-18 for small images, 11.2 million parameters: for a GPU (He et al., 2016).
+
+    Its first convolution keeps the size of the image, and no pooling follows it, as is usual for images of 32 pixels a side.
+    channels, classes: of the data.  seed: of the first weights.
+    Returns an nn.Module in eval mode; it takes any image of 8 pixels a side or more.
+    """
+    from mlsec_lab.victims.datasets import import_torchvision
+    models = import_torchvision().models
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        network = models.resnet18(num_classes=classes)
+        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision begins the others
+    network.maxpool = nn.Identity()
+    return nn.Sequential(Normalise(), network).to(memory_format=torch.channels_last).eval()
+
+
 @contextmanager
 def frozen(model):
     """Put `model` in eval mode with parameters that need no gradient, and restore each flag afterwards.
@@ -89,6 +127,20 @@ def frozen(model):
             module.training = training
         for parameter, requires_grad in wants:
             parameter.requires_grad_(requires_grad)
+
+
+def penultimate(model, x):
+    """What the model's last linear layer sees, and its answer: (features [N, D], logits [N, K]), with gradients.
+
+    x: [N, C, H, W] in [0, 1].  Raises ValueError for a model without a linear layer.
+    """
+    last = next((module for module in reversed(list(model.modules())) if isinstance(module, nn.Linear)), None)
+    if last is None:
+        raise ValueError("model must have a linear layer for its features to be what that layer sees")
+    seen = []
+    with last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
+        logits = model(x)
+    return seen[-1].flatten(1), logits
 
 
 class QueryCounter(nn.Module):

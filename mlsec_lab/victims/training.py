@@ -9,12 +9,14 @@ from mlsec_lab.victims.inputs import check_images, check_labels, check_number
 from mlsec_lab.victims.networks import frozen
 
 
-def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, seed=0, progress=True):
+def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, learn=None, seed=0, progress=True):
     """Train a copy of `model` on (x, y) with Adam and one cycle of the learning rate (Smith, 2018); the argument stays as it is.
 
     x: [N, C, H, W] in [0, 1].  y: [N], the true classes.
     lr: the highest learning rate of the cycle.  shift: each image is moved by up to so many pixels, anew each time.
     perturb: None, or a function (model, x, y, seed) -> x that attacks each batch before it is learnt from.
+    learn: None, or a function (model, x, y, step) -> loss that fills in the weights' gradients for a batch; by default those of
+        the cross-entropy.
     seed: of the order, the shifts and the attacks.
     Returns the trained copy, in eval mode, on the model's device.
     Raises ValueError for images or labels of the wrong kind, fewer than 2 of them, epochs < 1, batch < 2, lr <= 0 or shift < 0.
@@ -28,6 +30,7 @@ def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, s
     check_number(lr, "lr", above=0)
     check_number(shift, "shift", least=0, whole=True)
     check_number(seed, "seed", whole=True)
+    learn = learn or _cross_entropy
     device = next(model.parameters()).device
     model = copy.deepcopy(model).train()
     order = torch.Generator().manual_seed(seed)
@@ -43,15 +46,20 @@ def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, s
                     xb, yb = shifted(x[index], shift, order).to(device), y[index].to(device)
                     if perturb is not None:
                         xb = perturb(model, xb, yb, seed + epoch * steps + number)
-                    loss = F.cross_entropy(model(xb), yb)
                     optimizer.zero_grad()
-                    loss.backward()
+                    loss = learn(model, xb, yb, epoch * steps + number)
                     optimizer.step()
                 cycle.step()
                 bar.update()
             bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
     model.zero_grad()
     return model.eval()
+
+
+def _cross_entropy(model, x, y, step):
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    return loss
 
 
 def shifted(x, shift, generator):
@@ -64,6 +72,19 @@ def shifted(x, shift, generator):
     columns = (torch.arange(w) + dx[:, None])[:, None, None, :]
     padded = F.pad(x, (shift,) * 4, mode="replicate")
     return padded[torch.arange(n)[:, None, None, None], torch.arange(c)[None, :, None, None], rows, columns]
+
+
+def varied(x, generator):
+    """Each image anew as another photograph of the same thing might look: moved by up to 3 pixels, turned by up to 14°, nearer or
+    further by up to 15 %, brighter or darker, its colours shifted a little.  For those who have few images: [N, C, H, W] in [0, 1]."""
+    n, channels = x.shape[:2]
+    draw = lambda *shape: 2 * torch.rand(n, *shape, generator=generator) - 1  # noqa: E731
+    angle, scale = 0.25 * draw(), 1 + 0.15 * draw()
+    turn = torch.stack([torch.stack([angle.cos() * scale, -angle.sin() * scale], 1), torch.stack([angle.sin() * scale, angle.cos() * scale], 1)], 1)
+    move = draw(2, 1) * 6 / torch.tensor([x.shape[3], x.shape[2]])[:, None]
+    where = F.affine_grid(torch.cat([turn, move], 2), x.shape, align_corners=False)
+    seen = F.grid_sample(x, where, padding_mode="reflection", align_corners=False)
+    return (seen * (1 + 0.4 * draw(1, 1, 1)) + 0.15 * draw(channels, 1, 1)).clamp(0, 1)
 
 
 @torch.no_grad()

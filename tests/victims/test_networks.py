@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from mlsec_lab.victims import LabelOnly, QueryCounter, frozen, small_cnn, small_resnet
+from mlsec_lab.victims.networks import resnet18
 
 
 def parameters(model):
@@ -78,6 +79,35 @@ def test_a_network_for_images_too_small_to_pool_is_refused_by_name(size):
     with pytest.raises(ValueError) as error:
         small_cnn(size=size)
     assert str(error.value).startswith("size must be") and repr(size) in str(error.value)
+
+
+def test_resnet18_is_torchvisions_for_small_images():
+    model = resnet18(seed=1)
+    said = float(re.search(r"([\d.]+) million parameters", resnet18.__doc__).group(1)) * 1e6
+    assert parameters(model) == pytest.approx(said, rel=0.02) and not any(module.training for module in model.modules())
+    sizes = []
+    model[1].layer1.register_forward_hook(lambda module, inputs, output: sizes.append((inputs[0].shape[1:], output.shape[1:])))
+    seen = []
+    model[1].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    x = torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1).expand(2, 3, 32, 32)
+    assert model(x).shape == (2, 10) and model(x[:0]).shape == (0, 10)
+    assert sizes[0] == ((64, 32, 32), (64, 32, 32)), "the picture keeps its size up to the first blocks"
+    assert seen[0][0, :, 0, 0].tolist() == [-1, 0, 1], "it normalises inside itself"
+    x = images(3, 1, 8)
+    small = resnet18(1, 43)
+    assert small(x).shape == (3, 43) and torch.allclose(small(x)[1:2], small(x[1:2]), atol=1e-4)
+
+
+def test_the_seed_decides_resnet18_too_and_the_global_random_state_is_left_alone():
+    resnet18()  # torchvision is imported now, whatever that draws
+    torch.manual_seed(3)
+    before = global_randomness()
+    first = resnet18(seed=5).state_dict()
+    assert global_randomness() == before
+    torch.rand(9)
+    second, third = resnet18(seed=5).state_dict(), resnet18(seed=6).state_dict()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+    assert not torch.equal(first["1.conv1.weight"], third["1.conv1.weight"]) and not torch.equal(first["1.fc.weight"], third["1.fc.weight"])
 
 
 class Interrupted(Exception):
