@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mlsec_lab.victims import LabelOnly, QueryCounter, frozen, small_cnn, small_resnet
+from mlsec_lab.victims import LabelOnly, QueryCounter, frozen, penultimate, pooled_cnn, small_cnn, small_resnet
 from mlsec_lab.victims.networks import resnet18
 
 
@@ -24,12 +24,12 @@ def images(n, channels, size, seed=0):
     return torch.rand((n, channels, size, size), generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("make, stated", [(small_cnn, r"([\d,]+) parameters"), (small_resnet, r"([\d.]+) million parameters")])
+@pytest.mark.parametrize("make, stated", [(small_cnn, r"([\d,]+) parameters"), (pooled_cnn, r"([\d,]+) parameters"), (small_resnet, r"([\d.]+) million parameters")])
 def test_a_network_has_as_many_parameters_as_its_docstring_says(make, stated):
     number = re.search(stated, make.__doc__).group(1).replace(",", "")
     said = float(number) * (1e6 if "million" in stated else 1)
     assert parameters(make()) == pytest.approx(said, rel=0.02)
-    if make is small_cnn:
+    if make is not small_resnet:
         assert parameters(make()) <= 100_000
     else:  # "20 layers" counts convolutions and the linear layer, without the short cuts' own
         layers = [name for name, module in make().named_modules() if isinstance(module, (nn.Conv2d, nn.Linear)) and "shortcut" not in name]
@@ -48,7 +48,7 @@ def test_logits_have_one_row_an_image_and_one_column_a_class(make, channels, cla
     assert not model.training and all(not module.training for module in model.modules())
 
 
-@pytest.mark.parametrize("make", [small_cnn, small_resnet])
+@pytest.mark.parametrize("make", [small_cnn, pooled_cnn, small_resnet])
 def test_the_seed_decides_the_weights_and_the_global_random_state_is_left_alone(make):
     torch.manual_seed(3)
     before = global_randomness()
@@ -61,12 +61,38 @@ def test_the_seed_decides_the_weights_and_the_global_random_state_is_left_alone(
 
 
 def test_the_networks_normalise_inside_themselves():
-    for make in (small_cnn, small_resnet):
+    for make in (small_cnn, pooled_cnn, small_resnet):
         seen = []
         model = make()
         model[1].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
         model(torch.tensor([0.0, 0.5, 1.0]).reshape(1, 3, 1, 1).expand(1, 3, 32, 32))
         assert seen[0][0, :, 0, 0].tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("size", [16, 28, 32, 40])
+def test_the_pooled_network_takes_images_of_any_size(size):
+    model = pooled_cnn(1, 10)
+    x = images(3, 1, size)
+    assert model(x).shape == (3, 10) and not model.training
+    assert torch.allclose(model(x[:1]), model(x)[:1], atol=1e-5)
+    with pytest.raises(ValueError, match="width must be at least 1"):
+        pooled_cnn(width=0)
+
+
+@pytest.mark.parametrize("make", [small_cnn, pooled_cnn, small_resnet])
+def test_penultimate_features_are_what_the_last_linear_layer_makes_the_logits_of(make):
+    model, x = make(), images(4, 3, 32).requires_grad_()
+    features, logits = penultimate(model, x)
+    last = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    assert features.shape == (4, last.in_features)
+    assert torch.allclose(last(features), logits, atol=1e-5) and torch.equal(logits, model(x))
+    assert torch.autograd.grad(features.sum(), x)[0].abs().sum() > 0
+    assert not last._forward_pre_hooks, "nothing stays behind in the model"
+
+
+def test_a_model_without_a_linear_layer_has_no_penultimate_features():
+    with pytest.raises(ValueError, match="model must have a linear layer"):
+        penultimate(nn.Conv2d(3, 4, 3), images(1, 3, 8))
 
 
 def test_width_and_depth_make_a_larger_network():

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mlsec_lab.victims import accuracy, load_data, predict, small_cnn, train
-from mlsec_lab.victims.training import shifted
+from mlsec_lab.victims import accuracy, load_data, load_model, predict, small_cnn, train
+from mlsec_lab.victims.training import shifted, varied
 
 MODEST = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -110,6 +110,34 @@ def test_perturb_sees_every_batch_in_train_mode_and_what_it_returns_is_learnt(fe
     assert len({seed for _, _, _, seed in seen}) == 12  # another seed for each batch
     learnt = train(small_cnn(1, 10, size=8), x, y, epochs=3, batch=64, seed=2, progress=False)
     assert accuracy(learnt, x, y) > accuracy(blind, x, y) + 0.2  # who was shown black images knows no digit
+
+
+def test_varied_images_are_other_photographs_of_the_same_thing():
+    x, y, _ = load_data("signs", "test", n=64)
+    before = x.clone()
+    one, again, other = (varied(x, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(x, before) and torch.equal(one, again) and not torch.equal(one, other)
+    assert one.shape == x.shape and one.dtype == torch.float32 and 0 <= one.min() and one.max() <= 1
+    assert (one != x).flatten(1).any(1).all()
+    model = load_model("signs_cnn")
+    assert accuracy(model, one, y) > 0.8, "they can still be read"
+
+
+def test_learn_decides_what_the_gradients_are(few):
+    x, y = few
+    seen = []
+
+    def learn(model, xb, yb, step):
+        assert model.training and all(p.grad is None or not p.grad.any() for p in model.parameters()), "cleared before each batch"
+        seen.append(step)
+        loss = model(xb).square().mean()  # towards logits of zero, whatever the classes are
+        loss.backward()
+        return loss
+
+    model = train(small_cnn(1, 10, size=8), x, y, epochs=20, batch=50, shift=0, learn=learn, progress=False)
+    assert seen == list(range(80))
+    usual = train(small_cnn(1, 10, size=8), x, y, epochs=20, batch=50, shift=0, progress=False)
+    assert predict(model, x).abs().mean() < 0.5 * predict(usual, x).abs().mean()
 
 
 @pytest.mark.parametrize("n, batch", [(129, 128), (5, 2), (2, 128), (3, 2)])
