@@ -116,7 +116,7 @@ def roc_auc(backdoored, clean, *, resamples=2000, level=0.95, seed=0):
     a clean one's, a tie counting half: 1 tells all apart, 0.5 none.
     Raises ValueError where either is empty.
     """
-    bad, good = (torch.as_tensor(scores, dtype=torch.float64).flatten() for scores in (backdoored, clean))
+    bad, good = (torch.tensor([float(score) for score in scores], dtype=torch.float64) for scores in (backdoored, clean))
     if not len(bad) or not len(good):
         raise ValueError("backdoored and clean must each hold at least one score")
     above = (bad[:, None] > good).double() + 0.5 * (bad[:, None] == good).double()
