@@ -1,7 +1,8 @@
-"""Lesson 01 on photographs: needs MLSEC_DATA with Fashion-MNIST and GTSRB.
+"""Lessons on photographs: needs MLSEC_DATA with Fashion-MNIST and GTSRB.
 
-    python benchmarks/real_data.py            lesson 01's claims on each of them, five data seeds, by changing one word
-    python benchmarks/real_data.py --drawn    a network trained on drawn signs alone, tested on real signs of the classes they share
+    python benchmarks/real_data.py                     lesson 01's claims on each of them, five data seeds, by changing one word
+    python benchmarks/real_data.py --lesson poisoning --seeds 3 gtsrb fashion_mnist         lesson 02's, on two of them, three seeds
+    python benchmarks/real_data.py --drawn             a network trained on drawn signs alone, tested on real signs of the classes they share
 """
 import argparse
 import statistics
@@ -32,30 +33,50 @@ def drawn_against_real():
         print(f"  PGD-40 at 8/255 on {len(part)} of them leaves {accuracy(model, attacked, y[part]):.1%}", flush=True)
 
 
-def claims(victims):
+def evasion_figures(names):
+    return names["table"] | {k: v for k, v in names["held"].items() if k.startswith("multi")}
+
+
+def poisoning_figures(names):
+    """Lesson 02's numbers, each a share."""
+    numbers = {"clean accuracy": names["clean_accuracy"], "with BadNets": names["backdoored_accuracy"], "repaired": names["repaired_accuracy"]}
+    numbers |= {f"accuracy, {rate:.0%} random flips": value for rate, value in zip(names["shares"], names["after_flips"])}
+    numbers |= {"aimed flips: misread": float(names["misread"]), "BadNets: ASR": names["asr"]["backdoored one"], "repaired: ASR": names["repaired_asr"]}
+    numbers |= {"fence: recall": names["fence_recall"], "spectral: recall": names["found"].recall, "clustering: recall": names["caught"].recall}
+    numbers |= {"clean label: ASR": names["quiet_asr"], "clean label: recall": names["quiet_found"].recall}
+    for n, heap in names["in_heap"].items():
+        numbers |= {f"blended, {n} covers: ASR": names["blended_asr"][n], f"blended, {n} covers: poison in the heap": heap.precision}
+    return numbers
+
+
+FIGURES = {"evasion": evasion_figures, "poisoning": poisoning_figures}
+
+
+def claims(topic, victims, seeds):
     import sys
     from pathlib import Path
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "solutions"))
     from lesson_runner import run_lesson
     for victim in victims:
         held, figures = {}, {}
-        for seed in range(5):
-            ran = run_lesson("evasion", seed=seed, victim=victim)
+        for seed in range(seeds):
+            ran = run_lesson(topic, seed=seed, victim=victim)
             for claim, holds in ran.claims.items():
                 held.setdefault(claim, []).append(holds)
-            table = ran.names["table"] | {k: v for k, v in ran.names["held"].items() if k.startswith("multi")}
-            for what, value in table.items():
+            for what, value in FIGURES[topic](ran.names).items():
                 figures.setdefault(what, []).append(value)
-        print(f"\n{victim}: claims that held, of 5 seeds")
+        print(f"\n{victim}: claims that held, of {seeds} seeds")
         for claim, results in held.items():
-            print(f"  {sum(results)}/5  {claim}")
+            print(f"  {sum(results)}/{seeds}  {claim}")
         for what, values in figures.items():
-            print(f"  {what:32} {statistics.mean(values):6.1%}  ({min(values):.1%} to {max(values):.1%})", flush=True)
+            print(f"  {what:40} {statistics.mean(values):6.1%}  ({min(values):.1%} to {max(values):.1%})", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--drawn", action="store_true")
+    parser.add_argument("--lesson", choices=tuple(FIGURES), default="evasion")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("victims", nargs="*", default=["signs", "fashion_mnist", "gtsrb"])
     arguments = parser.parse_args()
-    drawn_against_real() if arguments.drawn else claims(arguments.victims)
+    drawn_against_real() if arguments.drawn else claims(arguments.lesson, arguments.victims, arguments.seeds)

@@ -1,11 +1,12 @@
 """The command line: what each command does, and its errors, one sentence each."""
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 
 from mlsec_lab import cli
-from mlsec_lab.course import progress, recipes, workspace
+from mlsec_lab.course import catalogue, progress, recipes, workspace
 from mlsec_lab.course.catalogue import LESSONS
 from mlsec_lab.home import work_folder
 
@@ -28,12 +29,21 @@ def told(capsys, *arguments):
     return said.err
 
 
+def test_a_planned_lesson_is_listed_as_such_and_cannot_be_reset(course, capsys, monkeypatch):
+    monkeypatch.setattr(catalogue, "LESSONS", (LESSONS[0], dataclasses.replace(LESSONS[1], ready=False), *LESSONS[2:]))  # as if 01 were not written
+    assert "lesson 01 is planned, not written yet" in told(capsys, "reset", "01")
+    assert cli.main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("exercises passed") and lines[1].endswith("planned")
+
+
 def test_list_shows_every_lesson_with_what_was_passed_and_every_checkpoint(capsys):
     progress.record("start_here.linf_distance", "passed")
     assert cli.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[:20]] == [lesson.name for lesson in LESSONS]
-    assert lines[0].endswith("1 of 3 exercises passed") and lines[1].endswith("0 of 6 exercises passed") and lines[2].endswith("planned")
+    assert lines[0].endswith("1 of 3 exercises passed") and lines[1].endswith("0 of 6 exercises passed")
+    assert [line.endswith("planned") for line in lines[:20]] == [not lesson.ready for lesson in LESSONS]
     rows = {line.split()[0]: line for line in lines[21:]}
     assert set(recipes.RECIPES) <= set(rows)
     assert "shipped" in rows["signs_cnn"] and "accuracy 9" in rows["signs_cnn"] and "not trained, about 60 min" in rows["cifar10_resnet"]
@@ -100,7 +110,6 @@ def test_a_readme_that_lost_its_marks_is_a_sentence(capsys, monkeypatch, tmp_pat
 
 @pytest.mark.parametrize("arguments, words", [
     (("reset", "nothing"), "there is no lesson 'nothing'"),
-    (("reset", "02"), "lesson 02 is planned, not written yet"),
     (("build", "--check", "nothing"), "there is no lesson 'nothing'"),
     (("train", "nothing"), "name must be one of signs_cnn"),
     (("train", "digits_cnn", "--seed", "-1"), "seed must be at least 0"),

@@ -2,15 +2,17 @@
 from dataclasses import dataclass, field
 
 from mlsec_lab.data_to_model.evasion import perturb_batch
-from mlsec_lab.victims import accuracy, load_data, networks, train
-from mlsec_lab.victims.checkpoints import save_model
+from mlsec_lab.victims import accuracy, load_data, train
+from mlsec_lab.victims.checkpoints import NETWORKS, save_model
+from mlsec_lab.victims.self_supervised import pretrain
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """data: the data set.  network, shape: function and arguments in victims.networks.  training: arguments of `train`.
+    """data: the data set.  network, shape: function in checkpoints.NETWORKS and its arguments.  training: arguments of `train`.
 
     eps: above 0, the network is trained adversarially at that L∞ budget.  minutes: about how long it takes on two cores.
+    contrastive: the network is a SelfSupervised, `training` are arguments of `pretrain`, `accuracy` is that of its linear head.
     """
     data: str
     network: str
@@ -18,6 +20,7 @@ class Recipe:
     minutes: float
     training: dict = field(default_factory=dict)
     eps: float = 0.0
+    contrastive: bool = False
 
 
 def _pair(data, shape, plain, robust, minutes, eps=8 / 255):
@@ -32,6 +35,8 @@ RECIPES = {
     **_pair("fashion_mnist", dict(channels=1, classes=10, size=28), dict(epochs=4, shift=1), dict(epochs=4, shift=1), (2, 6), eps=16 / 255),
     "digits_cnn": Recipe("digits", "small_cnn", dict(channels=1, classes=10, size=8), 0.2, dict(epochs=20, shift=0)),
     "cifar10_resnet": Recipe("cifar10", "small_resnet", dict(channels=3, classes=10), 60, dict(epochs=12, shift=4)),
+    "signs_contrastive": Recipe("signs", "self_supervised_cnn", dict(channels=3, classes=12), 8, dict(epochs=15), contrastive=True),
+    "cifar10_contrastive": Recipe("cifar10", "self_supervised_cnn", dict(channels=3, classes=10), 8, dict(epochs=6), contrastive=True),
 }
 
 
@@ -44,9 +49,12 @@ def train_checkpoint(name, folder=None, *, seed=0, progress=True):
         raise ValueError(f"name must be one of {', '.join(RECIPES)}, not {name!r}")
     recipe = RECIPES[name]
     x, y, _ = load_data(recipe.data, "train", seed=seed)
-    model = getattr(networks, recipe.network)(**recipe.shape, seed=seed)
-    attack = (lambda model, xb, yb, seed: perturb_batch(model, xb, yb, eps=recipe.eps, seed=seed)) if recipe.eps else None
-    model = train(model, x, y, perturb=attack, seed=seed, progress=progress, **recipe.training)
+    model = NETWORKS[recipe.network](**recipe.shape, seed=seed)
+    if recipe.contrastive:
+        model = pretrain(model, x, y, seed=seed, progress=progress, **recipe.training)
+    else:
+        attack = (lambda model, xb, yb, seed: perturb_batch(model, xb, yb, eps=recipe.eps, seed=seed)) if recipe.eps else None
+        model = train(model, x, y, perturb=attack, seed=seed, progress=progress, **recipe.training)
     test = load_data(recipe.data, "test")
     return save_model(model, name, network=recipe.network, shape=recipe.shape, folder=folder, data=recipe.data,
                       accuracy=round(accuracy(model, test.x, test.y), 4), training=recipe.training, eps_255=round(recipe.eps * 255, 3))

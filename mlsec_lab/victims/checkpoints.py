@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 
 from mlsec_lab.home import COURSE, work_folder, write_whole
-from mlsec_lab.victims import networks
+from mlsec_lab.victims.networks import small_cnn, small_resnet
+from mlsec_lab.victims.self_supervised import self_supervised_cnn
 
 SHIPPED = COURSE / "data" / "checkpoints"
-NETWORKS = ("small_cnn", "small_resnet")
+NETWORKS = {make.__name__: make for make in (small_cnn, small_resnet, self_supervised_cnn)}
 
 
 def load_model(name):
@@ -32,7 +33,7 @@ def load_model(name):
 def save_model(model, name, *, network, shape, folder=None, **facts):
     """Write `model` as NAME.safetensors into `folder` (default: yours) and enter it in the manifest there.
 
-    network, shape: the function of mlsec_lab.victims.networks that builds it, by name, and its arguments.
+    network, shape: the function in NETWORKS that builds it, by name, and its arguments.
     facts: what else the manifest should say (accuracy, data, training).  Returns the manifest's entry.
     """
     from safetensors.torch import save
@@ -77,7 +78,7 @@ def _load(path, entry):
         raise ValueError(f"{path.name} is not the file that was published (its SHA-256 begins {got[:12]}, not "
                          f"{entry['sha256'][:12]}): {_remedy(path)}")
     try:
-        model = getattr(networks, entry["network"])(**entry["shape"])
+        model = NETWORKS[entry["network"]](**entry["shape"])
         model.load_state_dict(load(content))
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path.name} does not fit the shape {entry['shape']!r} that its manifest names: {_remedy(path)}") from error

@@ -5,8 +5,8 @@ import torch
 from mlsec_lab.course import recipes
 from mlsec_lab.course.recipes import RECIPES, Recipe, train_checkpoint
 from mlsec_lab.home import work_folder
-from mlsec_lab.victims import load_data, load_model, networks
-from mlsec_lab.victims.checkpoints import read_manifest
+from mlsec_lab.victims import load_data, load_model
+from mlsec_lab.victims.checkpoints import NETWORKS, read_manifest
 from mlsec_lab.victims.datasets import DATA_SETS
 
 
@@ -15,7 +15,7 @@ def test_a_recipe_names_a_data_set_and_a_network_that_takes_it(name):
     recipe = RECIPES[name]
     assert recipe.data in DATA_SETS and recipe.minutes > 0
     size = recipe.shape.get("size", 32)
-    logits = getattr(networks, recipe.network)(**recipe.shape)(torch.rand(2, recipe.shape["channels"], size, size))
+    logits = NETWORKS[recipe.network](**recipe.shape)(torch.rand(2, recipe.shape["channels"], size, size))
     assert logits.shape == (2, recipe.shape["classes"])
     assert name.endswith("_robust") == (recipe.eps > 0)
 

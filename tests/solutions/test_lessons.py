@@ -73,7 +73,35 @@ def test_lesson_01_sets_budget_against_threshold(explored):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("topic, values", [("start_here", (8,)), ("evasion", (8, 0.85, "knows the fence"))])
+def test_lesson_02_sets_poison_against_removal(explored):
+    compute = explored["poisoning"]["compute"]
+    none, _, _ = compute(0, 0)
+    many, removed, few_found = compute(26, 20)
+    cured, removed_more, most_found = compute(26, 40)
+    assert none["ASR before"] < 0.2 < 0.8 < many["ASR before"]
+    assert removed == 200 and removed_more == 400  # so many of each of the ten classes
+    assert 0.3 < few_found.recall < most_found.recall
+    assert cured["ASR after"] < 0.2 < many["ASR after"] - 0.2
+    assert cured["accuracy after"] > cured["accuracy before"] - 0.1
+
+
+@pytest.mark.slow
+def test_lesson_04_sets_poison_against_screening(explored):
+    compute = explored["poisoned_features"]["compute"]
+    ignorant, knowing = "does not know the screening", "knows the screening"
+    clean, unpoisoned, _, caught, cost = compute(0, 30, ignorant)
+    assert abs(clean - unpoisoned) < 0.02 and caught != caught and cost > 0.25  # nothing to catch, and it costs clean rows
+    _, poisoned, screened, caught, _ = compute(3, 8, ignorant)
+    assert poisoned < clean - 0.2 and screened > poisoned + 0.2 and caught > 0.9
+    _, _, little, missed, _ = compute(3, 8, knowing)
+    _, _, much, _, _ = compute(30, 8, knowing)
+    assert missed < 0.2 and poisoned < much < little - 0.02  # the knowing attacker is not caught, pays for it, and needs a larger budget
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("topic, values", [("start_here", (8,)), ("evasion", (8, 0.85, "knows the fence")),
+                                           ("poisoning", (26, 20)),
+                                           ("poisoned_features", (30, 8, "knows the screening"))])
 def test_an_explorer_answers_soon(explored, topic, values):
     names = explored[topic]
 
