@@ -81,6 +81,19 @@ def poison_everything(x, y, patch, rate, target, seed=0):
     return x_bad, y_bad, rows
 
 
+def poison_a_copy(x, y, patch, rate, target, seed=0):
+    _, y_bad, rows = poison_variant()(x, y, patch, rate, target, seed)
+    h, w = patch.shape[1:]
+    x_bad = x.clone()
+    x_bad[rows][:, :, -2 - h:-2, -2 - w:-2] = patch  # indexed twice: the patch lands in a copy
+    return x_bad, y_bad, rows
+
+
+def poison_listed(x, y, patch, rate, target, seed=0):
+    x_bad, y_bad, rows = poison_variant()(x, y, patch, rate, target, seed)
+    return x_bad, y_bad, rows.tolist()
+
+
 # ---- attack success rate
 
 def rate_in_a_loop(model, stamp, x, y, target):
@@ -128,6 +141,15 @@ def fence_variant(*, labels_hashed=True, kind="text", contamination=0.05, state=
         passed = bool(scores.mean() >= baseline - tolerance)
         return (digest, torch.from_numpy(kept), passed) if returns == "all" else passed if returns == "passed" else (digest, torch.from_numpy(kept), scores.mean())
     return fence
+
+
+def fence_shuffled(x, y, baseline, classifier):
+    return fence_variant(state=None, folds=StratifiedKFold(5, shuffle=True, random_state=1))(x, y, baseline, classifier)
+
+
+def fence_in_numpy(x, y, baseline, classifier):
+    digest, kept, passed = fence_variant()(x, y, baseline, classifier)
+    return digest, kept.numpy(), passed
 
 
 # ---- spectral signatures
@@ -187,6 +209,7 @@ RIGHT = [
     (ATTACK_SUCCESS_RATE, "picture by picture", rate_in_a_loop),
     (ATTACK_SUCCESS_RATE, "everything stamped, the target's own left out afterwards", rate_as_tensor),
     (FENCE, "hash in two parts, folds by hand", fence_by_hand),
+    (FENCE, "shuffled folds, a forest of another seed", fence_shuffled),
     (SPECTRAL_SCORES, "the covariance's eigenvector, in double precision", spectral_by_covariance),
     (BLEND_WITH_COVERS, "lerp, picture by picture", blend_with_lerp),
 ]
@@ -208,6 +231,8 @@ WRONG = [
     (POISON, "a mask for rows", poison_variant(mask=True), "the share that rate says", "nonzero"),
     (POISON, "the first ones", poison_variant(first=True), "by its seed", "draw the rows at random"),
     (POISON, "the patch on all", poison_everything, "two pixels from the corner", "nothing else"),
+    (POISON, "the patch in a copy", poison_a_copy, "two pixels from the corner", "one pair of brackets"),
+    (POISON, "a list for rows", poison_listed, "the share that rate says", "torch.as_tensor(rows)"),
     (ATTACK_SUCCESS_RATE, "the target's own counted", rate_variant(others=False), "own pictures out", "y != target"),
     (ATTACK_SUCCESS_RATE, "not stamped", rate_variant(stamped=False), "always works", "count neither for nor against"),
     (ATTACK_SUCCESS_RATE, "any wrong answer", rate_variant(hit="wrong"), "", ""),
@@ -218,6 +243,7 @@ WRONG = [
     (FENCE, "the outliers kept", fence_variant(keep=-1), "IsolationForest", "-1 for an outlier"),
     (FENCE, "another contamination", fence_variant(contamination=0.3), "IsolationForest", "contamination=0.05"),
     (FENCE, "everything cross-validated", fence_variant(cross_on="all"), "on what was kept", "table[kept]"),
+    (FENCE, "an array, not a tensor", fence_in_numpy, "IsolationForest", "torch.from_numpy"),
     (FENCE, "three folds", fence_variant(folds=3), "five times", "cv=5"),
     (FENCE, "no tolerance", fence_variant(tolerance=0.0), "baseline - 0.05", "more is welcome"),
     (FENCE, "the mean, not the verdict", fence_variant(returns="mean"), "baseline - 0.05", "return the comparison itself"),
