@@ -46,21 +46,14 @@ def invert_triggers(model, x, y, *, repaired=None, weight=0.5, steps=50, lr=0.01
 
     repaired, weight: the copy that shall go on answering right, and how much that counts; None or 0 leaves it out.
     """
-    check_trusted(model, x, y)
     check_number(weight, "weight", least=0)
-    check_number(steps, "steps", least=1, whole=True)
-    check_number(lr, "lr", above=0)
-    check_number(batch, "batch", least=1, whole=True)
-    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    x, y = x.to(device), y.to(device)
-    classes = predict(model, x[:1]).shape[1]
-    others = [(y != target).nonzero().flatten() for target in range(classes)]
-    goal = torch.arange(classes, device=device).repeat_interleave(batch)
+    x, y, others, goal, draw = _search(model, x, y, steps, lr, batch, seed)
+    classes, device = len(others), x.device
     triggers = torch.zeros(classes, *x.shape[1:], device=device).requires_grad_()
     optimizer = torch.optim.Adam([triggers], lr=lr, betas=(0.5, 0.9))
     with frozen(model), frozen(repaired or model):
         for _ in tqdm(range(steps), desc="inverting triggers", unit="step", delay=1, leave=False, disable=not progress):
-            index = torch.cat([rows[torch.randint(0, len(rows), (batch,), generator=order)] for rows in others])
+            index = draw().flatten()
             stamped = (x[index] + triggers.repeat_interleave(batch, 0)).clamp(0, 1)
             loss = F.cross_entropy(model(stamped), goal)
             if repaired is not None and weight:
@@ -78,35 +71,41 @@ def neural_cleanse(model, x, y, *, cost=1e-2, steps=100, lr=0.1, batch=16, seed=
     A class's score is minus the size of its mask in pixels; one that fails on half the images counts as the whole picture.
     Returns Suspicion, with the masked patches as triggers.  Raises ValueError as `invert_triggers` does.
     """
-    check_trusted(model, x, y)
     check_number(cost, "cost", least=0)
-    check_number(steps, "steps", least=1, whole=True)
-    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
-    x, y = x.to(device), y.to(device)
-    classes = predict(model, x[:1]).shape[1]
-    others = [(y != target).nonzero().flatten() for target in range(classes)]
-    goal = torch.arange(classes, device=device)
+    x, y, others, goal, draw = _search(model, x, y, steps, lr, batch, seed)
+    classes, device = len(others), x.device
     mask = torch.full((classes, 1, *x.shape[2:]), -2.0, device=device, requires_grad=True)
     paint = torch.zeros(classes, *x.shape[1:], device=device, requires_grad=True)
     optimizer = torch.optim.Adam([mask, paint], lr=lr, betas=(0.5, 0.9))
 
-    def stamped(index):
-        m, p = mask.sigmoid()[:, None], paint.sigmoid()[:, None]
-        return ((1 - m) * x[index] + m * p).flatten(0, 1)
-
     with frozen(model):
         for _ in tqdm(range(steps), desc="inverting patches", unit="step", delay=1, leave=False, disable=not progress):
-            index = torch.stack([rows[torch.randint(0, len(rows), (batch,), generator=order)] for rows in others])
-            loss = classes * F.cross_entropy(model(stamped(index)), goal.repeat_interleave(batch)) + cost * mask.sigmoid().sum()
+            m, p = mask.sigmoid(), paint.sigmoid()
+            stamped = ((1 - m[:, None]) * x[draw()] + m[:, None] * p[:, None]).flatten(0, 1)
+            loss = classes * F.cross_entropy(model(stamped), goal) + cost * m.sum()
             optimizer.zero_grad()
             mask.grad, paint.grad = torch.autograd.grad(loss, (mask, paint))
             optimizer.step()
         with torch.no_grad():
-            size = mask.sigmoid().sum((1, 2, 3))
-            works = [(model(((1 - mask[k].sigmoid()) * x[rows] + (mask[k] .sigmoid()* paint[k].sigmoid()))).argmax(1) == k).float().mean() > 0.5
-                     for k, rows in enumerate(others)]
-    size = torch.where(torch.stack(works), size, float(x[0, 0].numel()))
-    return _suspicion(-size.cpu(), (mask.sigmoid() * paint.sigmoid()).detach().cpu())
+            m, p = mask.sigmoid(), paint.sigmoid()
+            works = torch.stack([(model((1 - m[k]) * x[rows] + m[k] * p[k]).argmax(1) == k).float().mean() > 0.5 for k, rows in enumerate(others)])
+            size = torch.where(works, m.sum((1, 2, 3)), float(x[0, 0].numel()))
+    return _suspicion(-size.cpu(), (m * p).cpu())
+
+
+def _search(model, x, y, steps, lr, batch, seed):
+    """What both searches begin with: the trusted images and labels on the model's device, for each class where the others' images
+    stand, the class that each drawn image shall become, and a function that draws `batch` of those images a class, [K, batch]."""
+    check_trusted(model, x, y)
+    check_number(steps, "steps", least=1, whole=True)
+    check_number(lr, "lr", above=0)
+    check_number(batch, "batch", least=1, whole=True)
+    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    x, y = x.to(device), y.to(device)
+    classes = predict(model, x[:1]).shape[1]
+    others = [(y != target).nonzero().flatten() for target in range(classes)]
+    goal = torch.arange(classes, device=device).repeat_interleave(batch)
+    return x, y, others, goal, lambda: torch.stack([rows[torch.randint(0, len(rows), (batch,), generator=order)] for rows in others])
 
 
 def roc_auc(backdoored, clean, *, resamples=2000, level=0.95, seed=0):

@@ -78,36 +78,25 @@ def fine_pruning(model, x, y, *, tolerance=0.04, seed=0, **tuning):
     """
     check_number(tolerance, "tolerance", least=0, most=1)
     check_trusted(model, x, y)
-    model = copy.deepcopy(model)
-    last = _stages(model)[-1]
     seen = []
-    with last.register_forward_hook(lambda module, inputs, output: seen.append(output.relu().mean((0, 2, 3)))):
+    with _stages(model)[-1].register_forward_hook(lambda module, inputs, output: seen.append(output.relu().mean((0, 2, 3)))):
         predict(model, x)
-    keep = torch.ones_like(last.weight)
+    keep = torch.ones_like(seen[0])
 
     def prune(model):
+        last = _stages(model)[-1]
         with torch.no_grad():
             last.weight.mul_(keep)
             last.bias.mul_(keep)
+        return model
 
-    state = copy.deepcopy(model.state_dict())
     floor = accuracy(model, x, y) - tolerance
     for channel in torch.stack(seen).mean(0).argsort():
         keep[channel] = 0
-        prune(model)
-        if accuracy(model, x, y) < floor or not keep.any():
+        if accuracy(prune(copy.deepcopy(model)), x, y) < floor or not keep.any():
             keep[channel] = 1
-            model.load_state_dict(state)
-            prune(model)
             break
-    names = [name for name, module in model.named_modules() if module is last]
-
-    def pruned(model):
-        nonlocal last
-        last = model.get_submodule(names[0])
-        prune(model)
-
-    return _tune(model, x, y, lambda model, xb, yb: F.cross_entropy(model(xb), yb), after_step=pruned, seed=seed, **tuning)
+    return _tune(prune(copy.deepcopy(model)), x, y, lambda model, xb, yb: F.cross_entropy(model(xb), yb), after_step=prune, seed=seed, **tuning)
 
 
 def attention_distillation(model, x, y, *, steps=300, weight=1000.0, power=2, seed=0, progress=True, **tuning):
