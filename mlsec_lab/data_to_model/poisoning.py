@@ -202,7 +202,7 @@ def activation_clustering(seen, y, *, dimensions=10, seed=0):
         if len(rows) < 4 or (seen[rows] == seen[rows[0]]).all():
             continue
         table = seen[rows].cpu().numpy()
-        table = PCA(min(dimensions, *table.shape), random_state=seed, svd_solver="full").fit_transform(table)
+        table = PCA(min(dimensions, *table.shape), random_state=seed, svd_solver="randomized").fit_transform(table)
         cluster = torch.from_numpy(KMeans(2, n_init=10, random_state=seed).fit_predict(table))
         inside = cluster == (cluster.float().mean() < 0.5)
         if inside.any():

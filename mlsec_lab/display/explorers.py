@@ -39,7 +39,8 @@ def explore(compute, draw, **controls):
     Returns the widget, with `.controls` ({name: widget}) and `.picture` (the HTML widget), for tests.
     """
     import ipywidgets as widgets
-    made = {name: _control(widgets, control) for name, control in controls.items()}
+    longest = max((len(control.label) for control in controls.values()), default=0)
+    made = {name: _control(widgets, control, longest + 2) for name, control in controls.items()}
     picture = widgets.HTML()
     picture.add_class("mlsec-picture")
 
@@ -61,21 +62,22 @@ def explore(compute, draw, **controls):
     return box
 
 
-def _control(widgets, control):
+def _control(widgets, control, room):
     """(the widget that holds the value, the row that is shown).  A slider has a number box beside it: it can be typed, and it is
-    the one that screen readers can name."""
-    wide = {"description_width": "12em"}
+    the one that screen readers can name.  room: for the label, in digits' widths: the same for all, so that the controls stand in line."""
+    wide = {"description_width": f"{room}ch"}
     if isinstance(control, Choice):
         options = list(control.options.items()) if isinstance(control.options, dict) else list(control.options)
         first = options[0][1] if isinstance(control.options, dict) else options[0]
         widget = widgets.Dropdown(options=options, value=first if control.value is None else control.value, description=control.label,
-                                  tooltip=control.help or control.label, style=wide, layout={"width": "26em"})
+                                  tooltip=control.help or control.label, style=wide,
+                                  layout={"width": f"{room + 6 + max(len(str(shown)) for shown in control.options)}ch"})
         return widget, widget
     whole = all(float(v).is_integer() for v in (control.least, control.most, control.value, control.step))
     kinds = (widgets.IntSlider, widgets.BoundedIntText) if whole else (widgets.FloatSlider, widgets.BoundedFloatText)
     shared = dict(value=control.value, min=control.least, max=control.most, step=control.step)
     slider = kinds[0](**shared, description=control.label, tooltip=control.help or control.label, continuous_update=False, readout=False,
-                      style=wide, layout={"width": "32em"})
+                      style=wide, layout={"width": f"calc({room}ch + 20em)"})
     number = kinds[1](**shared, tooltip=f"{control.label}, as a number", layout={"width": "6em"})
     widgets.link((slider, "value"), (number, "value"))
     return slider, widgets.HBox([slider, number])

@@ -3,8 +3,10 @@
 Every function returns a matplotlib Figure that belongs to no window; `show(figure, "what is to be seen")` puts it on the page.
 """
 import base64
+import functools
 import html
 import io
+import itertools
 import re
 
 import numpy as np
@@ -167,20 +169,73 @@ def curves(x, lines, *, xlabel, ylabel, percent=True, marks=None, size=(6.4, 3.4
     return figure
 
 
+def plane(points, *, xlabel, ylabel, paths=(), marks=None, size=(6.4, 4.4)):
+    """Points that are shares both ways, each with its name.
+
+    points: {label: (x, y)}, or {label: [(x, y), …]} for the stations of a path, whose last one carries the label.
+    paths: the labels that stand out; the others are grey where there are any.  marks: {label: (x, y)}, drawn as stars.
+    """
+    figure = Figure(figsize=size)
+    axes = figure.add_axes((0.11, 0.12, 0.72, 0.84))
+    colours, taken = dict(zip(paths or points, itertools.cycle(PALETTE))), []
+    for label, stations in [*points.items(), *(marks or {}).items()]:
+        stations = [stations] if np.ndim(stations) == 1 else stations
+        starred, bold = label in (marks or {}), label in colours
+        colour = ORANGE if starred else colours.get(label, GREY)
+        (x, y), last = zip(*stations), stations[-1]
+        axes.plot(x, y, color=colour, linewidth=1.8 if bold else 0.5, marker="*" if starred else "o",
+                  markersize=14 if starred else 5 if bold else 3, zorder=3 if bold or starred else 2)
+        near = [place for across, place in taken if abs(across - last[0]) < 0.25]  # names that would lie on each other move apart
+        place = next(place for step in range(100) for place in (last[1] - 0.045 * step, last[1] + 0.045 * step)
+                     if all(abs(place - other) > 0.044 for other in near))
+        taken.append((last[0], place))
+        axes.annotate(label, (last[0], place), xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=8.5, annotation_clip=False)
+    axes.set_xlim(-0.03, 1.03)
+    axes.set_ylim(-0.03, 1.05)
+    _plain(axes, xlabel, ylabel, "xy")
+    return figure
+
+
 def bars(values, *, xlabel, percent=True, size=None, colours=None):
     """Horizontal bars, each with its number.  values: {label: value}.  colours: one a bar."""
-    figure = Figure(figsize=size or (6.4, 0.42 * len(values) + 0.8), layout="constrained")
-    axes = figure.add_subplot()
     heights = list(values.values())
-    axes.barh(list(values), heights, color=colours or BLUE, height=0.62)
-    for place, value in enumerate(heights):
-        axes.annotate(f"{value:.0%}" if percent else f"{value:g}", (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9)
+    numbers = [f"{value:.0%}" for value in heights] if percent else _alike(heights)
+    figure = Figure(figsize=size or (6.4, 0.42 * len(values) + 0.8))
+    width, height = figure.get_size_inches() * 72
+    # Places by hand, in points: automatic layout draws everything twice, and explorers draw bars at each move.
+    left, right, below, above = _widest(values, 8.5) + 12, 8 if percent else _widest(numbers, 9) + 10, 36, 8
+    axes = figure.add_axes((left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height))
+    places = range(len(heights))
+    axes.barh(places, heights, color=colours or BLUE, height=0.62)
+    axes.set_yticks(places, list(values))
+    for place, value, number in zip(places, heights, numbers):
+        axes.annotate(number, (value, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9, annotation_clip=False)
     axes.invert_yaxis()
     if percent:
         axes.set_xlim(0, 1.12)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     _plain(axes, xlabel, "", "x" if percent else "")
     return figure
+
+
+def _alike(values):
+    """Numbers as text, all with as many decimals as the one that needs most: 2.0 beside 2.1."""
+    short = [f"{value:g}" for value in values]
+    if any("e" in text for text in short):
+        return short
+    decimals = max((len(text.partition(".")[2]) for text in short), default=0)
+    return [f"{value:.{decimals}f}" for value in values]
+
+
+def _widest(texts, fontsize):
+    """The width of the longest of `texts`, in points."""
+    return max((_width(text, fontsize) for text in texts), default=0)
+
+
+@functools.lru_cache(maxsize=256)  # explorers draw the same labels again and again
+def _width(text, fontsize):
+    from matplotlib.textpath import TextPath
+    return TextPath((0, 0), text, size=fontsize).get_extents().width if text.strip() else 0
 
 
 def _plain(axes, xlabel, ylabel, share):

@@ -114,8 +114,8 @@ def test_the_fences_default_classifier_is_the_guides_random_forest():
     x, y = drawn()
     small = torch.nn.functional.avg_pool2d(x[:150], 8)
     from sklearn.ensemble import RandomForestClassifier
-    named = fence(small, y[:150] % 2, baseline=0, classifier=RandomForestClassifier(random_state=42))
-    default = fence(small, y[:150] % 2, baseline=0)
+    named = fence(small, y[:150] % 2, baseline=0, folds=2, classifier=RandomForestClassifier(random_state=42))
+    default = fence(small, y[:150] % 2, baseline=0, folds=2)
     assert default.score == named.score and default.digest == named.digest
 
 

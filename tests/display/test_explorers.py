@@ -97,6 +97,15 @@ def test_every_control_is_described_and_reachable_by_the_keyboard(explorer):
     assert slider.continuous_update is False and all(not widget.disabled and widget.tabbable is not False for widget in (slider, box, menu))
 
 
+def test_all_labels_have_the_room_that_the_longest_needs():
+    longest, option = "attacker: " + 20 * "W", "an option with a long name"
+    made = explore(lambda **values: 0, draw, a=Slider("eps", 0, 4, 1), b=Slider(longest, 0, 4, 1), c=Choice("attack", [option, "x"]))
+    assert {control.style.description_width for control in made.controls.values()} == {f"{len(longest) + 2}ch"}
+    assert all(f"{len(longest) + 2}ch + " in made.controls[name].layout.width for name in "ab")  # the slider's own room comes on top
+    menu = int(made.controls["c"].layout.width.removesuffix("ch"))
+    assert menu >= len(longest) + 2 + len(option)  # label and options stand beside each other
+
+
 def test_whole_numbers_stay_whole_and_fractions_stay_fractions():
     seen = []
     made = explore(lambda steps, rate: seen.append((steps, rate)) or 0, draw, steps=Slider("steps", 1, 40, 10), rate=Slider("rate", 0, 1, 0.25, step=0.05))

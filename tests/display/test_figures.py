@@ -9,7 +9,7 @@ import torch
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from mlsec_lab.display import bars, compare, curves, figures, pictures, readings, show
+from mlsec_lab.display import bars, compare, curves, figures, pictures, plane, readings, show
 
 NOISE = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -49,6 +49,25 @@ def test_bars_are_as_long_as_their_values_and_say_them():
     assert [bar.get_width() for bar in axes.patches] == [0.25, 0.9]
     assert [text.get_text() for text in axes.texts] == ["25%", "90%"] and axes.yaxis_inverted()
     assert [text.get_text() for text in only_axes(bars({"a": 1234.5}, xlabel="queries", percent=False)).texts] == ["1234.5"]
+
+
+@pytest.mark.parametrize("values, said", [([2.1, 2, 1.9], ["2.1", "2.0", "1.9"]), ([3, 12], ["3", "12"]), ([0.25, 0.5, 0], ["0.25", "0.50", "0.00"]),
+                                          ([-1.5, 2], ["-1.5", "2.0"]), ([2e7, 1], ["2e+07", "1"])])
+def test_the_numbers_of_one_chart_have_the_same_number_of_decimals(values, said):
+    axes = only_axes(bars({f"bar {k}": value for k, value in enumerate(values)}, xlabel="value", percent=False))
+    assert [text.get_text() for text in axes.texts] == said
+
+
+@pytest.mark.parametrize("percent, values", [(True, [1, 0.2, 0]), (False, [1234.5, 20, 0])])
+@pytest.mark.parametrize("label", ["a", "priority road (24% in the smaller)", "WWWWWWWWWWWWWWWWWWWW"])
+def test_every_label_and_number_of_bars_lies_inside_the_figure(percent, values, label):
+    figure = bars({f"{label} {k}": value for k, value in enumerate(values)}, xlabel="how far out the top ones lie", percent=percent)
+    figures.png(figure)
+    axes, whole = only_axes(figure), figure.bbox
+    texts = [*axes.texts, *axes.get_yticklabels(), axes.xaxis.label]
+    assert [text.get_text() for text in axes.get_yticklabels()] == [f"{label} {k}" for k in range(3)]
+    for box in (text.get_window_extent() for text in texts):
+        assert whole.x0 <= box.x0 and box.x1 <= whole.x1 and whole.y0 <= box.y0 and box.y1 <= whole.y1
 
 
 def test_pictures_stand_in_rows_in_their_order_with_their_titles():
@@ -152,3 +171,21 @@ def test_the_png_in_an_image_tag_can_be_taken_out_again_whatever_the_text_says()
     tag = figures.image_tag(data, "it's \"half\" > a <third> & more")
     assert base64.b64decode(figures.tagged_png(tag)) == data
     assert figures.tagged_png(f"<p>{tag}</p>") is None and figures.tagged_png("") is None
+
+
+# ---- plane
+
+def test_a_plane_draws_a_point_or_a_path_for_each_name_and_says_the_name_at_its_end():
+    figure = plane({"one": (0.2, 0.3), "walks": [(0.1, 0.1), (0.5, 0.6), (0.9, 1.0)]}, xlabel="across", ylabel="up", marks={"here": (0.4, 0.2)})
+    axes, = figure.axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0.2, 0.3]], [[0.1, 0.1], [0.5, 0.6], [0.9, 1.0]], [[0.4, 0.2]]]
+    assert {text.get_text(): text.xy for text in axes.texts} == {"one": (0.2, 0.3), "walks": (0.9, 1.0), "here": (0.4, 0.2)}
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("across", "up")
+
+
+def test_in_a_plane_the_chosen_paths_stand_out_and_names_do_not_lie_on_each_other():
+    points = {f"name {n}": (0.5, 0.5) for n in range(4)}
+    axes, = plane(points, xlabel="", ylabel="", paths=["name 2"]).axes
+    assert len({line.get_color() for line in axes.lines}) == 2 and axes.lines[2].get_color() != axes.lines[0].get_color()
+    heights = sorted(text.xy[1] for text in axes.texts)
+    assert min(b - a for a, b in zip(heights, heights[1:])) > 0.04
