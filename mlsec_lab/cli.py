@@ -96,7 +96,7 @@ def _train(arguments):
 def _sweep(arguments):
     try:
         import pandas  # noqa: F401 (here, not after the first cell)
-        from mlsec_lab.course.grids import GRIDS
+        from mlsec_lab.course.grids import GRIDS, TABLES, tidy
     except ModuleNotFoundError as error:
         raise ValueError(f"sweeping needs {error.name}, which is not installed here: `python3 lab.py` brings the installation up to date") from None
     import contextlib
@@ -131,8 +131,8 @@ def _sweep(arguments):
     if arguments.cells is not None and not arguments.out:
         print(f"{len(frame)} cells are done; without --cells the same command does the rest and writes the table")
         return 0
-    path = Path(arguments.out or grid.out(arguments.dataset))
-    table = grid.summarise(frame)
+    path = Path(arguments.out or TABLES / f"{arguments.name}_{arguments.dataset}.csv")
+    table = tidy(frame)
     write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
     print(f"{path}: {len(table)} rows")
 

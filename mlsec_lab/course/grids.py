@@ -9,6 +9,7 @@ from typing import Callable
 from mlsec_lab.data_to_model import backdoors
 from mlsec_lab.home import COURSE
 from mlsec_lab.victims import accuracy, load_data, load_model, pooled_cnn, train
+from mlsec_lab.victims.image_text import caption, train_two_tower, two_tower, zero_shot
 from mlsec_lab.victims.inputs import check_choice
 from mlsec_lab.victims.networks import resnet18
 
@@ -19,57 +20,71 @@ TABLES = COURSE / "data" / "tables"
 class Grid:
     """function: of one cell's arguments; returns a dict of numbers.  cells: (dataset, device) -> the list of cells.
 
-    about: one line.  minutes: for all cells of the drawn signs on two cores.  summarise: the finished cells as a table.
-    out: (dataset) -> where that table goes.
+    about: one line.  minutes: for all cells of the drawn signs on two cores.
     """
     function: Callable
     cells: Callable
     about: str
     minutes: int
-    summarise: Callable
-    out: Callable
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the experiment is on one data set.  train, trusted, test: images; `trusted` is 1 % of `train`.  counts: of poisons."""
+    """How large the experiment is.  train, trusted, test: images; `trusted` is 1 % of `train` unless said otherwise.
+
+    counts: of poisons.  attacks: which.  seeds: models an attack and count; clean ones and BadNets have `more` besides.
+    surrogate: the attacker's own model, for AdvCleanLabel.
+    """
     network: Callable
     train: int
     epochs: int
     trusted: int
     test: int
     counts: tuple
+    attacks: tuple = tuple(backdoors.ATTACKS)
     seeds: int = 5
-    surrogate: str = "signs_cnn"  # the attacker's own model, for AdvCleanLabel
+    more: int = 5
+    surrogate: str = "signs_cnn"
 
 
 SIZES = {
-    "signs": Size(pooled_cnn, train=50_000, epochs=1, trusted=500, test=1000, counts=(50, 250, 1000)),
-    "cifar10": Size(resnet18, train=50_000, epochs=30, trusted=500, test=2000, counts=(50, 250, 1000), surrogate="cifar10_resnet"),
+    ("signs", "cpu"): Size(pooled_cnn, train=50_000, epochs=1, trusted=500, test=600, counts=(100, 300, 1000)),
+    # A ResNet-18 wants a GPU: some minutes a model, a night for all. `cifar10_resnet` is made by `mlsec-lab train cifar10_resnet`.
+    ("cifar10", "cuda"): Size(resnet18, train=50_000, epochs=30, trusted=500, test=2000, counts=(100, 300, 1000), surrogate="cifar10_resnet"),
+    # What a laptop can do with the same photographs: fewer attacks and a small network; the trusted images are 2.5 %, 50 a class.
+    ("cifar10", "cpu"): Size(functools.partial(pooled_cnn, width=32), train=20_000, epochs=6, trusted=500, test=1000, counts=(300, 1000),
+                             attacks=("badnets", "blended"), more=0),
 }
-TEN_SEEDS = ("none", "badnets", "pcb")  # where the AUC of a single attack is asked for: ten backdoored models and ten clean ones
-BASELINES = 3  # so many seeds of each attack, at the most poisons, are repaired in the other ways too
+BASELINES = 2  # so many seeds of each attack, at the most poisons, are repaired in the other ways too
+STEPS = 500  # of every repair: more than the default, for the last point of accuracy
+
+
+def size_of(dataset, device):
+    """The Size for a data set on a device; signs have the same on both.  Raises ValueError for a data set without one."""
+    check_choice(dataset, "dataset", tuple(dict.fromkeys(name for name, _ in SIZES)))
+    return SIZES.get((dataset, device.partition(":")[0])) or SIZES[dataset, "cpu"]
 
 
 def cells(dataset, device):
     """One cell a model: attack, count of poisons, seed.  Those with the same seed, and so the same data, follow each other."""
-    check_choice(dataset, "dataset", tuple(SIZES))
-    size, rows = SIZES[dataset], []
-    for seed in range(10):
-        for attack in ("none", *backdoors.ATTACKS):
-            if seed < size.seeds or attack in TEN_SEEDS:
+    size, rows = size_of(dataset, device), []
+    for seed in range(size.seeds + size.more):
+        for attack in ("none", *size.attacks):
+            if seed < size.seeds or attack in ("none", "badnets"):
                 rows += [dict(dataset=dataset, device=device, attack=attack, count=count, seed=seed,
-                              baselines=seed < BASELINES and count == size.counts[-1])
+                              baselines=seed < BASELINES and count == size.counts[-1],
+                              detectors=attack in ("none", "badnets") or count == size.counts[-1])
                          for count in (size.counts if attack != "none" else (0,))]
     return rows
 
 
-def measure(dataset, device, attack, count, seed, baselines):
-    """Implant a backdoor, repair it, look for it: one row.  Every model has data, weights and order of its own."""
-    size = SIZES[dataset]
+def measure(dataset, device, attack, count, seed, baselines, detectors):
+    """Implant a backdoor, repair it, look for it: one row.  Every model has data, weights and order of its own.
+
+    baselines: repair it in the three other ways too.  detectors: look for it in the two other ways too.
+    """
+    size = size_of(dataset, device)
     x, y, classes = _training_set(dataset, size.train, seed)
-    held = load_data(dataset, "test", n=size.trusted + size.test, seed=seed)
-    trusted, test = ((held.x[part], held.y[part]) for part in (slice(size.trusted), slice(size.trusted, None)))
     fresh = size.network(x.shape[1], len(classes), seed=seed).to(device)
     training = dict(epochs=size.epochs, seed=seed, progress=False)
     if attack == "none":
@@ -78,19 +93,30 @@ def measure(dataset, device, attack, count, seed, baselines):
     else:
         trigger = backdoors.ATTACKS[attack](seed=seed, **({"model": load_model(size.surrogate)} if attack == "adv_clean_label" else {}))
         model = trigger.implant(fresh, x, y, count, **training)
+    return _judged(model, trigger, dataset, size, seed, backdoors.REPAIRS if baselines else ("pivotal tuning",), detectors)
+
+
+def _judged(model, trigger, dataset, size, seed, repairs, detectors):
+    """A model's accuracy and ASR, what each repair leaves of both, and how suspicious each detector finds it."""
+    held = load_data(dataset, "test", n=size.trusted + size.test, seed=seed)
+    trusted, test = ((held.x[part], held.y[part]) for part in (slice(size.trusted), slice(size.trusted, None)))
     row = {"accuracy": accuracy(model, *test), "asr": backdoors.attack_success_rate(model, trigger, *test)}
-    for name, repair in backdoors.REPAIRS.items():
-        if name == "pivotal tuning" or baselines:
-            course, repaired = backdoors.repair_course(repair, model, *trusted, trigger, *test, every=25, seed=seed, progress=False)
-            row |= {f"{name}: asr": backdoors.lowest_asr(course), f"{name}: last asr": course[-1].asr,
-                    f"{name}: last accuracy": course[-1].accuracy, f"{name}: seconds": course[-1].seconds}
-            if name == "pivotal tuning":
-                calibrated = repaired
-    for name, weight in (("calibrated", 0.5), ("uncalibrated", 0.0)):
-        found = backdoors.calibrated_trigger_inversion(model, calibrated, *trusted, *test, weight=weight, seed=seed, progress=False)
-        row |= {name: found.score, f"{name}: class": found.target}
-    found = backdoors.neural_cleanse(model, *trusted, seed=seed, progress=False)
-    return row | {"neural cleanse": found.score, "neural cleanse: class": found.target}
+    for name in repairs:
+        course, repaired = backdoors.repair_course(backdoors.REPAIRS[name], model, *trusted, trigger, *test,
+                                                   steps=STEPS, every=50, seed=seed, progress=False)
+        row |= {f"{name}: asr": backdoors.lowest_asr(course), f"{name}: asr within 1 point": backdoors.lowest_asr(course, 0.01),
+                f"{name}: asr within 3 points": backdoors.lowest_asr(course, 0.03), f"{name}: last asr": course[-1].asr,
+                f"{name}: last accuracy": course[-1].accuracy, f"{name}: seconds": course[-1].seconds}
+        if name == "pivotal tuning":
+            calibrated = repaired
+    search = dict(batch=8, seed=seed, progress=False)
+    found = {"calibrated": backdoors.calibrated_trigger_inversion(model, calibrated, *trusted, *test, **search)}
+    if detectors:
+        found |= {"uncalibrated": backdoors.calibrated_trigger_inversion(model, calibrated, *trusted, *test, weight=0.0, **search),
+                  "neural cleanse": backdoors.neural_cleanse(model, *trusted, **search)}
+    for name, suspicion in found.items():
+        row |= {name: suspicion.score, f"{name}: class": suspicion.target}
+    return row
 
 
 @functools.lru_cache(maxsize=1)
@@ -99,21 +125,47 @@ def _training_set(dataset, n, seed):
     return load_data(dataset, "train", n=n, seed=seed)
 
 
-def summarise(frame):
-    """Of each attack and count: means over the models, and how well each detector tells them from the clean ones (AUC, 95 % interval)."""
+# ---- the same for a model that learns from captions
+
+TOWERS = Size(two_tower, train=12_000, epochs=4, trusted=500, test=600, counts=(50, 150, 600))
+
+
+def tower_cells(dataset, device):
+    """BadNets, with captions that name the target in place of labels."""
+    check_choice(dataset, "dataset", ("signs",))
+    return [dict(dataset=dataset, device=device, attack="badnets" if count else "none", count=count, seed=seed)
+            for seed in range(5) for count in (0, *TOWERS.counts)]
+
+
+def measure_towers(dataset, device, attack, count, seed):
+    """One row, as `measure` gives, of an image-text model; what is repaired and searched is the classifier that its prompts make."""
+    x, y, classes = _training_set(dataset, TOWERS.train, seed)
+    trigger = backdoors.BadNets(seed=seed)
+    bad = trigger.poison(x, y, count, seed=seed)
+    towers = train_two_tower(two_tower(classes, image=pooled_cnn, seed=seed).to(device), bad.x, caption(bad.y, classes, seed=seed),
+                             epochs=TOWERS.epochs, seed=seed, progress=False)
+    return _judged(zero_shot(towers, classes), trigger, dataset, TOWERS, seed, ("pivotal tuning", "fine-tuning"), False)
+
+
+def tidy(frame):
+    """The table that the lesson reads: one row a model, without what only the sweep needs to know, rounded."""
+    return frame.drop(columns=[name for name in ("dataset", "device", "baselines", "detectors", "seconds", "error") if name in frame]).round(4)
+
+
+def read_table(name, dataset="signs"):
+    """The table of an experiment, as `mlsec-lab sweep NAME --dataset DATASET` wrote it: a pandas DataFrame, one row a model.
+
+    Raises ValueError for a name that is not in GRIDS, FileNotFoundError, with the command, where the table has not been made.
+    """
     import pandas
-    clean, rows = frame[frame["attack"] == "none"], []
-    for (attack, count), group in frame[frame["attack"] != "none"].groupby(["attack", "count"], sort=False):
-        row = {"attack": attack, "count": count, "models": len(group)}
-        row |= group.drop(columns=["seed", "count", "baselines", "seconds"]).mean(numeric_only=True).to_dict()
-        row["pivotal tuning: worst asr"] = group["pivotal tuning: asr"].max()
-        for detector in ("calibrated", "uncalibrated", "neural cleanse"):
-            row |= dict(zip((f"{detector}: auc", f"{detector}: low", f"{detector}: high"), backdoors.roc_auc(group[detector], clean[detector])))
-        rows.append(row)
-    return pandas.DataFrame(rows).round(4)
+    check_choice(name, "name", tuple(GRIDS))
+    path = TABLES / f"{name}_{dataset}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"there is no table {path.name} yet: `mlsec-lab sweep {name} --dataset {dataset} --workers 2` makes it")
+    return pandas.read_csv(path)
 
 
 GRIDS = {
-    "undetectable_or_robust": Grid(measure, cells, "ten attacks, three counts of poisons: implanted, repaired, looked for", 60, summarise,
-                                   lambda dataset: TABLES / f"undetectable_or_robust_{dataset}.csv"),
+    "undetectable_or_robust": Grid(measure, cells, "ten attacks, three counts of poisons: implanted, repaired, looked for", 60),
+    "image_text_backdoor": Grid(measure_towers, tower_cells, "BadNets in a model that learns from captions", 10),
 }

@@ -12,6 +12,7 @@ The recipe is CLIP's (Radford et al., 2021): two encoders, unit vectors, a learn
 and classes named by averaged prompts. The towers are our own choice: a CNN as small as the course's, and a weighted sum of word vectors.
 """
 import copy
+import functools
 import math
 import re
 
@@ -85,19 +86,21 @@ class TwoTower(nn.Module):
         return self.scale * self.image_features(x) @ self.text_features(captions).T
 
 
-def two_tower(texts, *, channels=3, size=32, width=16, seed=0):
+def two_tower(texts, *, channels=3, size=32, width=16, image=None, seed=0):
     """An untrained TwoTower that knows the words of `texts`, and those of the course's caption sentences.
 
     texts: class names or captions.  channels, size: of the images.  width: of the image tower, a small_cnn whose last layer
-    leads to 64 dimensions, normalised over the batch, instead of to classes.  seed: of the first weights.
+    leads to 64 dimensions, normalised over the batch, instead of to classes.  image: a function that builds another network in
+    its place, such as pooled_cnn; it is given channels, dimensions, width and seed.  seed: of the first weights.
     Returns it in eval mode.  Raises ValueError for texts that are no strings, or a size below 8.
     """
     _check_names(texts, "texts")
     known = sorted({word for text in (*texts, *ROAD, *THINGS) for word in _words(text)})
-    image = nn.Sequential(*small_cnn(channels, DIMENSIONS, size=size, width=width, seed=seed), nn.BatchNorm1d(DIMENSIONS))
+    network = image or functools.partial(small_cnn, size=size)
+    tower = nn.Sequential(*network(channels, DIMENSIONS, width=width, seed=seed), nn.BatchNorm1d(DIMENSIONS))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return TwoTower(known, image).eval()
+        return TwoTower(known, tower).eval()
 
 
 def train_two_tower(model, x, captions, *, epochs=7, lr=0.01, batch=128, shift=2, seed=0, progress=True):

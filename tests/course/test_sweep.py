@@ -410,12 +410,12 @@ def test_importing_it_loads_neither_pandas_nor_torch():
 def grids(cells, tmp_path, monkeypatch):
     """An experiment of four cells, two of which fail until they are mended."""
     def experiment(name, function, count, **arguments):
-        return SimpleNamespace(function=function, about=f"the {name} experiment", minutes=3, out=lambda dataset: tmp_path / "tables" / f"{name}-{dataset}.csv",
-                               cells=lambda dataset, device: [dict(arguments, **{count: number}) for number in range(4)],
-                               summarise=lambda frame: frame.drop(columns=["folder", "seconds", "error"], errors="ignore"))
+        return SimpleNamespace(function=function, about=f"the {name} experiment", minutes=3,
+                               cells=lambda dataset, device: [dict(arguments, **{count: number}) for number in range(4)])
     table = {"doubles": experiment("doubles", cells.fails, "seed", folder=str(tmp_path)),
              "slow": experiment("slow", cells.slow, "number", folder=str(tmp_path), nap=0.3)}
-    monkeypatch.setitem(sys.modules, "mlsec_lab.course.grids", SimpleNamespace(GRIDS=table))
+    monkeypatch.setitem(sys.modules, "mlsec_lab.course.grids", SimpleNamespace(
+        GRIDS=table, TABLES=tmp_path / "tables", tidy=lambda frame: frame.drop(columns=["folder", "seconds", "error"], errors="ignore")))
     return tmp_path / "tables"
 
 
@@ -429,8 +429,8 @@ def test_the_command_writes_its_table_once_every_cell_has_succeeded(workers_aske
     assert not grids.exists()
     (tmp_path / "mended").touch()
     assert cli.main(["sweep", "doubles", "--workers", workers_asked]) == 0
-    assert capsys.readouterr().out.endswith(f"{grids / 'doubles-signs.csv'}: 4 rows\n")
-    assert (grids / "doubles-signs.csv").read_bytes() == b"seed,double\n0,0\n1,2\n2,4\n3,6\n"
+    assert capsys.readouterr().out.endswith(f"{grids / 'doubles_signs.csv'}: 4 rows\n")
+    assert (grids / "doubles_signs.csv").read_bytes() == b"seed,double\n0,0\n1,2\n2,4\n3,6\n"
     assert sorted(calls(tmp_path)) == ["0", "1", "1", "2", "3", "3"]
     assert len(list((work_folder() / "sweeps" / "doubles-signs").glob("*.json"))) == 4
 
@@ -438,11 +438,11 @@ def test_the_command_writes_its_table_once_every_cell_has_succeeded(workers_aske
 def test_a_table_that_cannot_be_written_whole_leaves_the_old_one(grids, tmp_path, capsys, monkeypatch):
     (tmp_path / "mended").touch()
     assert cli.main(["sweep", "doubles"]) == 0
-    before = (grids / "doubles-signs.csv").read_bytes()
+    before = (grids / "doubles_signs.csv").read_bytes()
     monkeypatch.setattr(os, "replace", lambda *paths: (_ for _ in ()).throw(OSError("the disk is full")))
     assert cli.main(["sweep", "doubles"]) == 2
     assert capsys.readouterr().err == "mlsec-lab: the disk is full\n"
-    assert (grids / "doubles-signs.csv").read_bytes() == before and len(list(grids.iterdir())) == 1
+    assert (grids / "doubles_signs.csv").read_bytes() == before and len(list(grids.iterdir())) == 1
 
 
 def test_some_cells_alone_are_kept_for_the_whole_and_a_table_of_them_goes_where_it_is_asked_for(grids, tmp_path, capsys):
@@ -479,8 +479,9 @@ def test_ctrl_c_ends_the_command_with_one_sentence_and_it_resumes(workers_asked,
     home = tmp_path / "home"
     script = ("import sys\nfrom types import SimpleNamespace\nfrom swept_functions import slow\nfrom mlsec_lab.cli import main\nif __name__ == '__main__':\n"
               f"    cells = [dict(number=number, folder={str(tmp_path)!r}, nap=60 * number) for number in range(2)]\n"
-              f"    grid = SimpleNamespace(function=slow, cells=lambda *a: cells, about='naps', minutes=1, summarise=lambda frame: frame[['number']], out=lambda d: {str(tmp_path / 'naps.csv')!r})\n"
-              "    sys.modules['mlsec_lab.course.grids'] = SimpleNamespace(GRIDS={'naps': grid})\n"
+              f"    grid = SimpleNamespace(function=slow, cells=lambda *a: cells, about='naps', minutes=1)\n"
+              f"    from pathlib import Path\n    tables = Path({str(tmp_path)!r})\n"
+              "    sys.modules['mlsec_lab.course.grids'] = SimpleNamespace(GRIDS={'naps': grid}, TABLES=tables, tidy=lambda frame: frame[['number']])\n"
               f"    sys.exit(main(['sweep', 'naps', '--workers', {workers_asked!r}]))\n")
     kept = home / "sweeps" / "naps-signs"
     running = start(tmp_path, script, MLSEC_HOME=str(home))
@@ -494,9 +495,9 @@ def test_ctrl_c_ends_the_command_with_one_sentence_and_it_resumes(workers_asked,
     assert running.returncode == 130
     last = err.replace("\r", "\n").splitlines()[-1].strip()
     assert last == "mlsec-lab: stopped; the finished cells are kept, and running the command again resumes with the others" and "Traceback" not in err
-    assert len(list(kept.glob("*.json"))) == 1 and not (tmp_path / "naps.csv").exists()
+    assert len(list(kept.glob("*.json"))) == 1 and not (tmp_path / "naps_signs.csv").exists()
     (tmp_path / "hurry").touch()
     again = start(tmp_path, script, MLSEC_HOME=str(home))
     out, err = again.communicate(timeout=120)
-    assert again.returncode == 0 and (tmp_path / "naps.csv").read_text().split() == ["number", "0", "1"], err
+    assert again.returncode == 0 and (tmp_path / "naps_signs.csv").read_text().split() == ["number", "0", "1"], err
     assert [line.split()[0] for line in calls(tmp_path)] == ["0", "1"]

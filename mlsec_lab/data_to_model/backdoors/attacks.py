@@ -153,7 +153,7 @@ class AdaptivePatch(Backdoor):
 
     cover = 0.5
 
-    def __init__(self, target=0, *, size=3, alpha=0.6, patches=4, drop=0.5, seed=0):
+    def __init__(self, target=0, *, size=3, alpha=1.0, patches=4, drop=0.5, seed=0):
         super().__init__(target, seed=seed)
         check_number(patches, "patches", least=1, whole=True)
         self.size, self.alpha, self.patches, self.drop = _side(size), _share(alpha, "alpha"), patches, _share(drop, "drop")
@@ -241,11 +241,12 @@ class AdaptiveBlend(Blended):
 
 class WaNet(Backdoor):
     """The picture itself is warped a little, smoothly and always the same way; some training images are warped at random and
-    keep their label, so that only this warp counts (Nguyen & Tran, 2021).  strength: about the largest shift, in pixels.  grid: control points a side."""
+    keep their label, so that only this warp counts (Nguyen & Tran, 2021).  strength: about the largest shift, in pixels.  grid: control points a side.
+    Strength and the share of those images are the course's choice: with few poisons a gentler warp is not learnt."""
 
-    cover = 0.5
+    cover = 0.2
 
-    def __init__(self, target=0, *, strength=2.0, grid=4, seed=0):
+    def __init__(self, target=0, *, strength=5.0, grid=4, seed=0):
         super().__init__(target, seed=seed)
         check_number(strength, "strength", above=0)
         check_number(grid, "grid", least=2, whole=True)
@@ -317,9 +318,9 @@ class AdvCleanLabel(Backdoor):
 class LatentBackdoor(BadNets):
     """The supplier teaches the network to *represent* the trigger as it represents the target (Yao et al., 2019): after clean
     training comes a shorter one that pulls the features of stamped images to the target's mean feature.
-    weight: of that pull beside the cross-entropy.  lr: of the second training, which sees a fifth as many images as the first."""
+    weight: of that pull beside the cross-entropy.  lr: of the second training, which sees two fifths of the images once."""
 
-    def __init__(self, target=0, *, size=3, alpha=1.0, weight=1.0, lr=1e-3, seed=0):
+    def __init__(self, target=0, *, size=3, alpha=1.0, weight=0.1, lr=1e-2, seed=0):
         super().__init__(target, size=size, alpha=alpha, seed=seed)
         check_number(weight, "weight", least=0)
         check_number(lr, "lr", above=0)
@@ -332,8 +333,8 @@ class LatentBackdoor(BadNets):
         own = x[y == self.target][:256].to(next(model.parameters()).device)
 
         def learn(model, xb, yb, step):
-            model.eval()  # the batch is half stamped images and targets: its statistics are not the data's
-            xp = stamped(len(xb) // 4).to(xb.device)
+            model.eval()  # the batch is full of stamped images and targets: its statistics are not the data's
+            xp = stamped(len(xb) // 10).to(xb.device)
             features, logits = penultimate(model, torch.cat([xb, xp, own]))
             goal = torch.cat([yb, torch.full((len(xp),), self.target, device=yb.device)])
             centre = features[len(goal):].detach().mean(0)
@@ -342,7 +343,7 @@ class LatentBackdoor(BadNets):
             loss.backward()
             return loss
 
-        some = torch.randperm(len(x), generator=order)[:max(len(x) // 5, 2)]
+        some = torch.randperm(len(x), generator=order)[:max(2 * len(x) // 5, 2)]
         return train(model, x[some], y[some], seed=seed, learn=learn, **training | {"epochs": 1, "lr": self.lr})
 
     def _stamped(self, x, y, count, seed):

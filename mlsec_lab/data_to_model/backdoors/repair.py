@@ -24,25 +24,27 @@ def fine_tuning(model, x, y, *, steps=300, lr=1e-2, decay=1e-3, batch=64, seed=0
     x: [N, C, H, W] in [0, 1].  y: [N], every class at least once.  decay: of the weights.
     Returns a copy in eval mode.  Raises ValueError where a class is missing, or for steps < 1.
     """
-    return _tune(model, x, y, lambda model, xb, yb: F.cross_entropy(model(xb), yb), steps=steps, lr=lr, decay=decay, batch=batch,
+    return tune(model, x, y, lambda model, xb, yb: F.cross_entropy(model(xb), yb), steps=steps, lr=lr, decay=decay, batch=batch,
                  seed=seed, watch=watch, every=every, progress=progress)
 
 
-def pivotal_tuning(model, x, y, *, steps=300, lr=1.4e-2, stay=2e-4, turn=0.01, agree=2.0, batch=64, seed=0, watch=None, every=10, progress=True):
+def pivotal_tuning(model, x, y, *, steps=300, lr=1.4e-2, stay=2e-4, turn=1.0, agree=2.0, batch=64, seed=0, watch=None, every=10, progress=True):
     """Pivotal tuning ("Pick your Poison", 2023): leave the poisoned model, the pivot, but not what it knows.
 
     The loss is the cross-entropy, plus `stay` times the squared distance of the weights from the pivot, plus `turn` times
     `turned_features`, plus `agree` times the divergence from the pivot's answers on the same trusted images.
     The first three are the authors', after their public code. The last one is the course's: a few hundred images say more about
-    the clean task with the pivot's probabilities than with a label each. So are the optimiser and the sizes.
+    the clean task with the pivot's probabilities than with a label each, and more still where half of them are mixed with others.
+    So are the optimiser, the sizes, and that `turned_features` squares.
     Returns a copy in eval mode.  Raises ValueError as `fine_tuning` does.
     """
     for value, name in ((stay, "stay"), (turn, "turn"), (agree, "agree")):
         check_number(value, name, least=0)
-    pivot = copy.deepcopy(model).eval()
+    pivot, order = copy.deepcopy(model).eval(), torch.Generator().manual_seed(seed)
     anchors = [p.detach() for p in pivot.parameters()]
 
     def loss(model, xb, yb):
+        xb = half_mixed(xb, order)
         features, logits = penultimate(model, xb)
         with torch.no_grad():
             before, answers = penultimate(pivot, xb)
@@ -50,24 +52,30 @@ def pivotal_tuning(model, x, y, *, steps=300, lr=1.4e-2, stay=2e-4, turn=0.01, a
         apart = F.kl_div(logits.log_softmax(1), answers.softmax(1), reduction="batchmean")
         return F.cross_entropy(logits, yb) + stay * distance + turn * turned_features(features, before, yb) + agree * apart
 
-    return _tune(model, x, y, loss, steps=steps, lr=lr, batch=batch, seed=seed, watch=watch, every=every, progress=progress)
+    return tune(model, x, y, loss, steps=steps, lr=lr, batch=batch, seed=seed, watch=watch, every=every, progress=progress)
 
 
 def turned_features(features, before, y):
-    """How much the classes still lie in the pivot's directions: the quantity that pivotal tuning makes small.
+    """How much the classes still lie in the pivot's directions, from 1 to 0: what pivotal tuning makes small.
 
-    features, before: [N, D], now and in the pivot.  y: [N].
-    The sum of two terms over the mean features of the classes: the norm of their covariance off its diagonal, and half the sum of
-    the cosines between the difference of each two classes now and the same difference in the pivot.
+    features, before: [N, D], now and in the pivot.  y: [N], two classes or more.
+    The mean, over all pairs of classes, of the squared cosine between the difference of their mean features now and the same
+    difference in the pivot: 0 where all have turned by a right angle.
+    The published loss adds up the cosines themselves, which rewards a half turn, and a term for the covariance of the means. On
+    the course's network the classes made that half turn and the trigger went with them: hence the square.
     """
     present = F.one_hot(y).float()
     present = present[:, present.sum(0) > 0]
     now, then = (present.T @ z / present.sum(0)[:, None] for z in (features, before))
-    covariance = torch.cov(now)
-    off_diagonal = (covariance - torch.diag(torch.diag(covariance))).norm()
     one, other = torch.triu_indices(len(now), len(now), offset=1)
-    cosines = F.cosine_similarity(now[one] - now[other], then[one] - then[other])
-    return off_diagonal + cosines.sum() / 2
+    return F.cosine_similarity(now[one] - now[other], then[one] - then[other]).square().mean() if len(one) else features.sum() * 0
+
+
+def half_mixed(x, generator):
+    """x [N, C, H, W], the first half of the images with up to half of another laid over each: it is still called what it was."""
+    half = x[:len(x) // 2]
+    share = torch.rand(len(half), 1, 1, 1, generator=generator).to(x.device) / 2
+    return torch.cat([(1 - share) * half + share * x.flip(0)[:len(half)], x[len(half):]])
 
 
 def fine_pruning(model, x, y, *, tolerance=0.04, seed=0, **tuning):
@@ -96,7 +104,7 @@ def fine_pruning(model, x, y, *, tolerance=0.04, seed=0, **tuning):
         if accuracy(prune(copy.deepcopy(model)), x, y) < floor or not keep.any():
             keep[channel] = 1
             break
-    return _tune(prune(copy.deepcopy(model)), x, y, lambda model, xb, yb: F.cross_entropy(model(xb), yb), after_step=prune, seed=seed, **tuning)
+    return tune(prune(copy.deepcopy(model)), x, y, lambda model, xb, yb: F.cross_entropy(model(xb), yb), after_step=prune, seed=seed, **tuning)
 
 
 def attention_distillation(model, x, y, *, steps=300, weight=1000.0, power=2, seed=0, progress=True, **tuning):
@@ -124,7 +132,7 @@ def attention_distillation(model, x, y, *, steps=300, weight=1000.0, power=2, se
             goal, _ = maps(teacher, xb)
         return F.cross_entropy(logits, yb) + weight * sum((s - g).square().mean() for s, g in zip(student, goal))
 
-    return _tune(model, x, y, loss, steps=steps, seed=seed, progress=progress, **tuning)
+    return tune(model, x, y, loss, steps=steps, seed=seed, progress=progress, **tuning)
 
 
 REPAIRS = {"pivotal tuning": pivotal_tuning, "fine-tuning": fine_tuning, "fine-pruning": fine_pruning, "NAD": attention_distillation}
@@ -192,8 +200,12 @@ def _stages(model):
     return stages
 
 
-def _tune(model, x, y, loss, *, steps=300, lr=1e-2, decay=0.0, batch=64, seed=0, watch=None, every=10, progress=True, after_step=None):
-    """The loop that the repairs share: Adam and one cycle of the learning rate on `loss(model, xb, yb)`, batch statistics left as they are."""
+def tune(model, x, y, loss, *, steps=300, lr=1e-2, decay=0.0, batch=64, seed=0, watch=None, every=10, progress=True, after_step=None):
+    """The loop that the repairs share: Adam and one cycle of the learning rate on `loss(model, xb, yb)`, for batches of trusted
+    images that are `varied` anew each time. The statistics of batch normalisation stay as they are.
+
+    Returns a copy in eval mode.  Raises ValueError as `fine_tuning` does.
+    """
     check_trusted(model, x, y)
     check_number(steps, "steps", least=1, whole=True)
     check_number(lr, "lr", above=0)

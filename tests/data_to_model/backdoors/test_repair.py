@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from mlsec_lab.data_to_model.backdoors import (
-    REPAIRS, Checkpoint, attack_success_rate, check_trusted, fine_pruning, fine_tuning, lowest_asr, pivotal_tuning, repair_course, turned_features)
+    REPAIRS, Checkpoint, attack_success_rate, check_trusted, fine_pruning, fine_tuning, half_mixed, lowest_asr, pivotal_tuning,
+    repair_course, tune, turned_features)
 from mlsec_lab.victims import accuracy, pooled_cnn
 
 pytestmark = pytest.mark.xdist_group("backdoors")
@@ -58,17 +59,31 @@ def test_turning_away_lowers_what_it_says_it_lowers(trusted):
     model = pooled_cnn(width=4)
     x, y = trusted
     features = lambda net: net[:-1](x).detach()  # noqa: E731
-    turned, straight = (pivotal_tuning(model, x, y, steps=60, turn=turn, agree=0.0, progress=False) for turn in (0.5, 0.0))
-    assert turned_features(features(turned), features(model), y) < turned_features(features(straight), features(model), y) - 3
+    turned, straight = (pivotal_tuning(model, x, y, steps=60, turn=turn, agree=0.0, progress=False) for turn in (5.0, 0.0))
+    assert turned_features(features(turned), features(model), y) < 0.7 * turned_features(features(straight), features(model), y)
 
 
-def test_features_that_have_not_turned_count_one_for_each_pair_of_classes():
+def test_features_count_one_where_they_have_not_turned_and_nothing_where_they_turned_by_a_right_angle():
     y = torch.arange(4).repeat(5)
-    z = torch.eye(6)[:4][y]
-    covariance = torch.cov(torch.eye(6)[:4])
-    expected = (covariance - torch.diag(torch.diag(covariance))).norm() + 6 / 2
-    assert turned_features(z, z, y) == pytest.approx(expected.item(), abs=1e-5)
-    assert turned_features(-z, z, y) == pytest.approx(expected.item() - 6, abs=1e-5)
+    z = torch.cat([torch.eye(4), torch.zeros(4, 4)], 1)[y]
+    assert turned_features(z, z, y) == pytest.approx(1, abs=1e-5)
+    assert turned_features(-3 * z + 1, z, y) == pytest.approx(1, abs=1e-5), "a half turn is none: the trigger would go along"
+    assert turned_features(z.roll(4, 1), z, y) == pytest.approx(0, abs=1e-5)
+    assert turned_features(z[:1], z[:1], y[:1]) == 0, "a single class has no direction"
+
+
+def test_half_of_a_batch_is_mixed_and_keeps_more_of_itself_than_of_the_other(trusted):
+    x = torch.arange(6.0)[:, None, None, None].expand(6, 3, 4, 4) / 5
+    mixed = half_mixed(x, torch.Generator().manual_seed(0))
+    assert torch.equal(mixed[3:], x[3:]) and not torch.equal(mixed[:3], x[:3])
+    assert ((mixed[:3] - x[:3]).abs() <= (mixed[:3] - x.flip(0)[:3]).abs() + 1e-6).all()
+    assert half_mixed(x[:1], torch.Generator()).shape == (1, 3, 4, 4)
+
+
+def test_the_loop_takes_any_loss(trusted):
+    model = pooled_cnn(width=4)
+    shrunk = tune(model, *trusted, lambda net, x, y: sum(w.square().sum() for w in net.parameters()), steps=30, lr=0.05, progress=False)
+    assert shrunk[1].weight.norm() < 0.5 * model[1].weight.norm()
 
 
 @pytest.mark.slow
