@@ -8,17 +8,18 @@ import json
 from pathlib import Path
 
 from mlsec_lab.home import COURSE, work_folder, write_whole
-from mlsec_lab.victims.networks import small_cnn, small_resnet
+from mlsec_lab.victims.language import small_transformer
+from mlsec_lab.victims.networks import pooled_cnn, small_cnn, small_resnet
 from mlsec_lab.victims.self_supervised import self_supervised_cnn
 
 SHIPPED = COURSE / "data" / "checkpoints"
-NETWORKS = {make.__name__: make for make in (small_cnn, small_resnet, self_supervised_cnn)}
+NETWORKS = {make.__name__: make for make in (small_cnn, small_resnet, pooled_cnn, self_supervised_cnn, small_transformer)}
 
 
 def load_model(name):
-    """A trained network, in eval mode: a shipped one, else one that you trained.
+    """A trained network, in eval mode: a shipped one, else one that you trained.  A language model brings its `vocabulary` along.
 
-    name: "signs_cnn", "signs_cnn_robust", "gtsrb_cnn", …; `mlsec-lab list` shows which there are.
+    name: "signs_cnn", "signs_cnn_robust", "gtsrb_cnn", "chat_aligned", …; `mlsec-lab list` shows which there are.
     Raises FileNotFoundError, with the command that trains it, where there is none of that name; ValueError where the
     file is not, byte for byte, the one that its manifest names.
     """
@@ -81,7 +82,7 @@ def _load(path, entry):
         model = NETWORKS[entry["network"]](**entry["shape"])
         model.load_state_dict(load(content))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path.name} does not fit the shape {entry['shape']!r} that its manifest names: {_remedy(path)}") from error
+        raise ValueError(f"{path.name} does not fit the shape {entry['shape']!r:.200} that its manifest names: {_remedy(path)}") from error
     return model.eval()
 
 

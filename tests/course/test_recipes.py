@@ -5,12 +5,15 @@ import torch
 from mlsec_lab.course import recipes
 from mlsec_lab.course.recipes import RECIPES, Recipe, train_checkpoint
 from mlsec_lab.home import work_folder
-from mlsec_lab.victims import load_data, load_model
+from mlsec_lab.victims import corpora, load_data, load_model
 from mlsec_lab.victims.checkpoints import NETWORKS, read_manifest
 from mlsec_lab.victims.datasets import DATA_SETS
 
 
-@pytest.mark.parametrize("name", RECIPES)
+PICTURES = [name for name, recipe in RECIPES.items() if recipe.data != "chat"]
+
+
+@pytest.mark.parametrize("name", PICTURES)
 def test_a_recipe_names_a_data_set_and_a_network_that_takes_it(name):
     recipe = RECIPES[name]
     assert recipe.data in DATA_SETS and recipe.minutes > 0
@@ -28,11 +31,20 @@ def test_a_recipe_fits_the_data_it_names(name):
     assert y.max() < recipe.shape["classes"]
 
 
+def test_the_assistants_share_their_words_and_the_aligned_one_starts_from_the_other():
+    base, aligned = RECIPES["chat_base"], RECIPES["chat_aligned"]
+    assert base.shape == aligned.shape and base.network == aligned.network == "small_transformer"
+    assert aligned.base == "chat_base" and not base.base and base.conversations >= aligned.conversations > 0
+    vocabulary = NETWORKS[base.network](**base.shape).vocabulary
+    for turns in corpora.chat(200, domains=(*corpora.BENIGN, *corpora.CUSTOMER)):
+        assert max(vocabulary.chat(*turns)) < len(vocabulary)
+
+
 def test_every_shipped_checkpoint_has_the_recipe_it_was_made_by():
     for name, entry in read_manifest().items():
         recipe = RECIPES[name]
         assert (entry["network"], entry["shape"], entry["data"]) == (recipe.network, recipe.shape, recipe.data)
-        assert entry["training"] == recipe.training and entry["eps_255"] == round(recipe.eps * 255, 3) and entry["accuracy"] > 0.5
+        assert entry["training"] == recipe.training and entry.get("eps_255", 0) == round(recipe.eps * 255, 3) and entry["accuracy"] > 0.5
 
 
 def test_a_recipe_is_followed_into_the_learners_own_folder(monkeypatch):
@@ -49,6 +61,19 @@ def test_a_recipe_is_followed_into_the_learners_own_folder(monkeypatch):
     assert set(read_manifest(work_folder() / "checkpoints")) == {"plain", "hardened"} and "plain" not in read_manifest()
     model = load_model("plain")
     assert not model.training and model(load_data("digits", "test", n=4).x).shape == (4, 10)
+
+
+def test_an_assistant_is_made_as_its_recipe_says(monkeypatch):
+    small = dict(**recipes.ASSISTANT, width=32)
+    monkeypatch.setitem(RECIPES, "talker", Recipe("chat", "small_transformer", small, 0.1, dict(epochs=1, lr=0.01), conversations=200))
+    monkeypatch.setitem(RECIPES, "refuser", Recipe("chat", "small_transformer", small, 0.1, dict(epochs=4, lr=0.01, batch=16, requests=0),
+                                                   conversations=500, base="talker"))
+    entries = {name: train_checkpoint(name, progress=False) for name in ("talker", "refuser")}
+    assert entries["talker"]["refused"] == 0 and entries["refuser"]["refused"] > 0.5
+    model = load_model("refuser")
+    assert corpora.refused_and_helped(model, 500) == (entries["refuser"]["refused"], entries["refuser"]["accuracy"])
+    again, other = (train_checkpoint("talker", seed=seed, progress=False)["sha256"] for seed in (0, 1))
+    assert again == entries["talker"]["sha256"] != other
 
 
 def test_the_same_seed_makes_the_same_checkpoint(monkeypatch):
