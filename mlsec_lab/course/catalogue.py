@@ -38,7 +38,7 @@ LESSONS = (
     Lesson("00", "start_here", "Start here", "loop", minutes=30, needs=(), ready=True, about="The map, the words, and a stop sign that reads 80"),
     Lesson("01", "evasion", "Evasion", "D→M", "ML01", "Critical", 120, ready=True, about="Small changes that fool a model; a fence that falls; training that holds"),
     Lesson("02", "poisoning", "Poisoning", "D→M", "ML02", "Critical", 110, needs=("01",), ready=True, about="Label flips, backdoors, and the fence they walk through"),
-    Lesson("03", "undetectable_or_robust", "Undetectable or robust", "D→M", "ML02", "Critical", needs=("02",), about="Why a backdoor cannot be both"),
+    Lesson("03", "undetectable_or_robust", "Undetectable or robust", "D→M", "ML02", "Critical", 110, needs=("02",), ready=True, about="Repair and search of a suspect; what each poison gains and costs"),
     Lesson("04", "poisoned_features", "Poisoned features", "D→M", "ML02, ML07", "Critical", 110, needs=("02",), ready=True, about="Poison for a frozen feature extractor"),
     Lesson("05", "jailbreaks", "Jailbreaks", "D→M", about="Suffixes that talk an assistant out of its refusals"),
     Lesson("06", "harmful_finetuning", "Harmful fine-tuning", "D→M", needs=("05",), about="A few examples undo an alignment"),

@@ -187,7 +187,7 @@ def plane(points, *, xlabel, ylabel, paths=(), marks=None, size=(6.4, 4.4)):
                   markersize=14 if starred else 5 if bold else 3, zorder=3 if bold or starred else 2)
         near = [place for across, place in taken if abs(across - last[0]) < 0.25]  # names that would lie on each other move apart
         place = next(place for step in range(100) for place in (last[1] - 0.045 * step, last[1] + 0.045 * step)
-                     if all(abs(place - other) > 0.044 for other in near))
+                     if place < 1.05 and all(abs(place - other) > 0.044 for other in near))
         taken.append((last[0], place))
         axes.annotate(label, (last[0], place), xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=8.5, annotation_clip=False)
     axes.set_xlim(-0.03, 1.03)
