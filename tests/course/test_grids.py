@@ -54,7 +54,7 @@ def test_a_model_that_learns_from_captions_is_a_row_too(monkeypatch):
     row = measure_towers("signs", "cpu", "badnets", 10, 0)
     assert 0 <= row["asr"] <= 1 and 0 <= row["fine-tuning: asr"] <= 1 and -1 <= row["calibrated"] <= 1
     assert {(cell["attack"], cell["count"]) for cell in tower_cells("signs", "cpu")} == {("none", 0), ("badnets", 10)}
-    with pytest.raises(ValueError, match="dataset must be 'signs'"):
+    with pytest.raises(ValueError, match="dataset must be one of 'signs'"):
         tower_cells("cifar10", "cuda")
 
 

@@ -338,7 +338,7 @@ class LatentBackdoor(BadNets):
             features, logits = penultimate(model, torch.cat([xb, xp, own]))
             goal = torch.cat([yb, torch.full((len(xp),), self.target, device=yb.device)])
             centre = features[len(goal):].detach().mean(0)
-            pull = (features[len(xb):len(goal)] - centre).square().mean() / centre.square().mean() if len(xp) else 0.0
+            pull = (features[len(xb):len(goal)] - centre).square().mean() / centre.square().mean().clamp_min(1e-6) if len(xp) else 0.0
             loss = F.cross_entropy(logits[:len(goal)], goal) + self.weight * pull
             loss.backward()
             return loss

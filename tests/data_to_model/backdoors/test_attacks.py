@@ -69,10 +69,10 @@ def test_the_others_take_their_poisons_from_other_classes(attacks, data):
         assert (y[attacks[name].poison(x, y, 40).poisons] != 3).all()
 
 
-def test_half_of_what_the_adaptive_attacks_touch_keeps_its_label(attacks, data):
-    for name in ("adaptive_blend", "adaptive_patch", "wanet"):
+def test_some_of_what_the_adaptive_attacks_and_wanet_touch_keeps_its_label(attacks, data):
+    for name, covers in (("adaptive_blend", 20), ("adaptive_patch", 20), ("wanet", 8)):
         bad = attacks[name].poison(*data, 40)
-        assert len(bad.covers) == len(bad.poisons) == 20
+        assert (len(bad.covers), len(bad.poisons)) == (covers, 40 - covers)
 
 
 def test_what_training_sees_of_an_adaptive_trigger_is_less_than_the_trigger(attacks, data):
