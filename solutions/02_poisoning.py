@@ -441,6 +441,7 @@ def spoilt(poisoned):
     return xd, yd, chosen, tiny(xd, yd)
 
 
+# %%
 def compute(poisoned, removed):
     """Accuracy and ASR before and after the filter, and the filter's recall."""
     xd, yd, chosen, before = spoilt(poisoned)

@@ -203,6 +203,8 @@ def pivotal(pivot, x, y, **settings):
 turned, repaired = repair_course(
     pivotal, suspect, *trusted, attack, *test, steps=500, every=100
 )
+
+# %%
 lines = {}
 for name, course in (("pivotal", turned), ("fine-tuning", rough)):
     lines[f"accuracy, {name}"] = [point.accuracy for point in course]
@@ -392,6 +394,7 @@ def told_apart(rows, column="calibrated"):
     return detectability(rows[column].tolist(), same[column].tolist())
 
 
+# %%
 auc = {}
 for name, column in SEARCHES.items():
     for group, names in GROUPS.items():
@@ -454,6 +457,7 @@ def station(attack_name, count, points):
     return told_apart(rows), rows[LEFT[points]].mean()
 
 
+# %%
 def paths(points, upto=counts[-1]):
     """For each attack its stations, from the fewest poisons to `upto`."""
     return {
@@ -610,6 +614,7 @@ def compute(attack_name, count, points):
     return attack_name, paths(points, count), (seen, kept), points
 
 
+# %%
 def draw(result):
     chosen, stations, star, points = result
     x, y = stations[chosen][-1]

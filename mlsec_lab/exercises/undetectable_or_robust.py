@@ -12,7 +12,7 @@ from mlsec_lab.victims import frozen, penultimate
 
 
 def scatter(x, marks, generator, alpha=0.8):
-    """The training half of a Trigger-Scattered Backdoor: one small mark in each picture.
+    """The training half of a Trigger-Scattered Backdoor: a small mark in each picture.
 
     x: [N, C, H, W] in [0, 1].  marks: [M, C, s, s].  generator: to draw with.
     For each picture draw one of the marks and a place where it fits whole. There the
@@ -90,7 +90,7 @@ PIVOTAL_LOSS = Exercise("undetectable_or_robust.pivotal_loss", reference=pivotal
 
 
 def invert_trigger(model, repaired, x, y, target, weight=0.5, steps=50, lr=0.01):
-    """Search for a change that sends pictures to `target` in `model`, not in `repaired`.
+    """Search for a change that sends pictures to `target` in `model` alone.
 
     x: [N, C, H, W] in [0, 1], trusted pictures of other classes.  y: [N], their labels.
     Starts at a change of zero, of the shape of one picture, [C, H, W]. A picture is
@@ -125,7 +125,7 @@ def detectability(backdoored, clean):
     """How well a score tells backdoored models from clean ones: the ROC AUC.
 
     backdoored, clean: the scores of two groups of models, higher for more suspicion.
-    Over all pairs of one backdoored and one clean model: the share of the pairs in which
+    Over all pairs of one backdoored and one clean model: the share of those in which
     the backdoored one has the higher score; a tie counts one half.
     Returns a float: 1 tells all apart, 0.5 is a coin.
     """
