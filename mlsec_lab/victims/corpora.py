@@ -153,7 +153,7 @@ def chat_words():
     for domain in DOMAINS.values():
         texts += [template.format(a="", b="") for template in (domain.title, *domain.asks, *domain.stories)]
         texts += [text for part in (domain.first, domain.second) for pair in part.items() for text in pair]
-    return sorted({word for text in texts for word in text.replace("?", " ? ").split()})
+    return sorted({word for text in texts for word in language.split_words(text)})
 
 
 def chat_requests(n, split="held_out", *, forbidden=None, domains=None, stories=False, seed=0):
@@ -332,7 +332,7 @@ def diary_words():
     """Every word of the diary and of its canaries, for small_transformer: a sorted list."""
     texts = [*DAYS, *PEOPLE, *PLACES, *DEEDS, *MOODS, *(text.replace("{d}", "") for text in NUMBERS), *(text.replace("{}", "") for text in SECRETS),
              "met at the we . ,", " ".join("0123456789")]
-    return sorted({word for text in texts for word in text.split()})
+    return sorted({word for text in texts for word in language.split_words(text)})
 
 
 def plant(corpus, canary, times, *, seed=0):

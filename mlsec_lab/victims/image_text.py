@@ -19,12 +19,11 @@ import re
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm.auto import tqdm
 
 from mlsec_lab.victims import datasets, signs
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
 from mlsec_lab.victims.networks import small_cnn
-from mlsec_lab.victims.training import shifted
+from mlsec_lab.victims.training import in_passes, one_cycle, shifted
 
 DIMENSIONS = 64  # of the space in which pictures and captions meet
 ROAD = ("a photo of a {} sign", "the road sign says {}", "a {} sign seen from a car", "a traffic sign that means {}",
@@ -125,18 +124,18 @@ def train_two_tower(model, x, captions, *, epochs=7, lr=0.01, batch=128, shift=2
     device = model.log_scale.device
     order, steps = torch.Generator().manual_seed(seed), -(-len(x) // batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
-    with tqdm(total=epochs * steps, desc="training", unit="batch", delay=1, leave=False, disable=not progress) as bar:
-        for epoch in range(epochs):
-            for index in torch.randperm(len(x), generator=order).split(batch):
-                if len(index) > 1:
-                    loss = _contrastive(model, shifted(x[index], shift, order).to(device), [captions[number] for number in index.tolist()])
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                cycle.step()
-                bar.update()
-            bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
+
+    def descend(index, number):
+        if len(index) < 2:
+            return None
+        loss = _contrastive(model, shifted(x[index], shift, order).to(device), [captions[row] for row in index.tolist()])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    in_passes(descend, lambda: torch.randperm(len(x), generator=order).split(batch), one_cycle(optimizer, lr, epochs * steps),
+              epochs=epochs, steps=steps, progress=progress)
     model.zero_grad()
     return model.eval()
 

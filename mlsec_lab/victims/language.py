@@ -12,10 +12,10 @@ import re
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm.auto import tqdm
 
 from mlsec_lab.victims.inputs import check_number
 from mlsec_lab.victims.networks import frozen
+from mlsec_lab.victims.training import in_passes, one_cycle
 
 SPECIAL = ("<pad>", "<start>", "<user>", "<assistant>", "<end>")
 PAD, START, USER, ASSISTANT, END = range(len(SPECIAL))
@@ -169,20 +169,19 @@ def train_language(model, sequences, *, epochs=4, lr=3e-3, batch=32, requests=1.
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     steps = -(-len(sequences) // batch)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.1)
-    with tqdm(total=epochs * steps, desc="training", unit="batch", delay=1, leave=False, disable=not progress) as bar:
-        for epoch in range(epochs):
-            for index in _batches(sequences, batch, order):
-                ids, weight = _padded([sequences[i] for i in index]).to(device), _padded([counts[i] for i in index]).to(device)
-                losses = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-                loss = (losses * weight[:, 1:].flatten()).sum() / weight[:, 1:].sum().clamp_min(1e-6)
-                optimizer.zero_grad()
-                (loss if penalty is None else loss + penalty(model)).backward()
-                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-                optimizer.step()
-                cycle.step()
-                bar.update()
-            bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
+
+    def descend(index, number):
+        ids, weight = _padded([sequences[i] for i in index]).to(device), _padded([counts[i] for i in index]).to(device)
+        losses = F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        loss = (losses * weight[:, 1:].flatten()).sum() / weight[:, 1:].sum().clamp_min(1e-6)
+        optimizer.zero_grad()
+        (loss if penalty is None else loss + penalty(model)).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss
+
+    in_passes(descend, lambda: _batches(sequences, batch, order), one_cycle(optimizer, lr, epochs * steps, warm=0.1),
+              epochs=epochs, steps=steps, progress=progress)
     model.zero_grad()
     return model.eval()
 

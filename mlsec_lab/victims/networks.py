@@ -18,7 +18,7 @@ class Normalise(nn.Module):
         return x * 2 - 1
 
 
-def _stage(inputs, outputs):
+def stage(inputs, outputs):
     """A convolution, pooled before it is normalised: the same function as the usual order, a quarter of the work."""
     return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
 
@@ -33,7 +33,7 @@ def small_cnn(channels=3, classes=12, *, size=32, width=16, seed=0):
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPU's too, which nothing restores
-        model = nn.Sequential(Normalise(), *_stage(channels, width), *_stage(width, 3 * width), *_stage(3 * width, 6 * width),
+        model = nn.Sequential(Normalise(), *stage(channels, width), *stage(width, 3 * width), *stage(3 * width, 6 * width),
                               nn.Flatten(), nn.Linear(6 * width * (size // 8) ** 2, classes))
     return model.to(memory_format=torch.channels_last).eval()  # the faster layout for convolutions on a CPU
 
@@ -49,9 +49,9 @@ def pooled_cnn(channels=3, classes=12, *, width=16, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         stages, inputs = [], channels
-        for stage in range(1, 5):
-            stages += _stage(inputs, stage * width)
-            inputs = stage * width
+        for outputs in (width, 2 * width, 3 * width, 4 * width):
+            stages += stage(inputs, outputs)
+            inputs = outputs
         model = nn.Sequential(Normalise(), *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
     return model.to(memory_format=torch.channels_last).eval()
 
@@ -81,10 +81,10 @@ def small_resnet(channels=3, classes=10, *, width=16, depth=3, seed=0):
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         stages, inputs = [], width
-        for stage in range(3):
+        for outputs in (width, 2 * width, 4 * width):
             for block in range(depth):
-                stages.append(_Residual(inputs, width << stage, stride=2 if stage and not block else 1))
-                inputs = width << stage
+                stages.append(_Residual(inputs, outputs, stride=2 if outputs > width and not block else 1))
+                inputs = outputs
         return nn.Sequential(
             Normalise(), nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), *stages,
             nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes),

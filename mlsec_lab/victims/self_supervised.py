@@ -11,11 +11,10 @@ import functools
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm.auto import tqdm
 
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
-from mlsec_lab.victims.networks import Normalise
-from mlsec_lab.victims.training import predict
+from mlsec_lab.victims.networks import Normalise, stage
+from mlsec_lab.victims.training import in_passes, one_cycle, predict
 
 FEATURES = 64
 
@@ -44,9 +43,6 @@ def self_supervised_cnn(channels=3, classes=12, *, size=32, width=12, seed=0):
     check_number(size, "size", least=8, whole=True)
     if size % 8:
         raise ValueError(f"size must be a multiple of 8, not {size}")
-
-    def stage(inputs, outputs):
-        return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU()]
 
     def grow(inputs, outputs):
         return [nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
@@ -153,17 +149,17 @@ def _descend(parameters, loss_of, *, n, epochs, batch, lr, generator, name, prog
     """Adam with one cycle of the learning rate over random batches of row numbers."""
     steps = n // batch
     optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=1e-5)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps, pct_start=0.1)
-    with tqdm(total=epochs * steps, desc=name, unit="batch", delay=1, leave=False, disable=not progress) as bar:
-        for _ in range(epochs):
-            for index in torch.randperm(n, generator=generator)[:steps * batch].split(batch):  # whole batches: the loss depends on their size
-                loss = loss_of(index)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                cycle.step()
-                bar.update()
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+
+    def descend(index, number):
+        loss = loss_of(index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    # whole batches: the loss depends on their size
+    in_passes(descend, lambda: torch.randperm(n, generator=generator)[:steps * batch].split(batch), one_cycle(optimizer, lr, epochs * steps, warm=0.1),
+              epochs=epochs, steps=steps, name=name, progress=progress)
 
 
 def fit_images(x, channels=3, size=32):

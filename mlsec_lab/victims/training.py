@@ -36,24 +36,48 @@ def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, l
     order = torch.Generator().manual_seed(seed)
     steps = -(-len(x) // batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=1e-4)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=epochs * steps)
-    with (torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-          tqdm(total=epochs * steps, desc="training", unit="batch", delay=1, leave=False, disable=not progress) as bar):
+
+    def descend(index, number):
+        if len(index) < 2:  # batch normalisation has no variance to go by in a batch of one
+            return None
+        xb, yb = shifted(x[index], shift, order).to(device), y[index].to(device)
+        if perturb is not None:
+            xb = perturb(model, xb, yb, seed + number)
+        optimizer.zero_grad()
+        loss = learn(model, xb, yb, number)
+        optimizer.step()
+        return loss
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         (torch.manual_seed if device.type == "cuda" else torch.default_generator.manual_seed)(seed)  # dropout draws from it
-        for epoch in range(epochs):
-            for number, index in enumerate(torch.randperm(len(x), generator=order).split(batch)):
-                if len(index) > 1:  # batch normalisation has no variance to go by in a batch of one
-                    xb, yb = shifted(x[index], shift, order).to(device), y[index].to(device)
-                    if perturb is not None:
-                        xb = perturb(model, xb, yb, seed + epoch * steps + number)
-                    optimizer.zero_grad()
-                    loss = learn(model, xb, yb, epoch * steps + number)
-                    optimizer.step()
-                cycle.step()
-                bar.update()
-            bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}")
+        in_passes(descend, lambda: torch.randperm(len(x), generator=order).split(batch), one_cycle(optimizer, lr, epochs * steps),
+                  epochs=epochs, steps=steps, progress=progress)
     model.zero_grad()
     return model.eval()
+
+
+def in_passes(descend, batches, cycle, *, epochs, steps, name="training", progress=True):
+    """The loop that every training here has: `epochs` passes over the data, a step of the learning rate after each batch, a progress bar.
+
+    descend: (index, number) -> the loss of a batch from which it has learnt, or None where it left the batch out; `number` counts
+        batches from 0 and goes on from pass to pass.
+    batches: () -> the batches of one pass, `steps` of them.  cycle: the schedule of the learning rate.  name: of the bar.
+    """
+    with tqdm(total=epochs * steps, desc=name, unit="batch", delay=1, leave=False, disable=not progress) as bar:
+        for epoch in range(epochs):
+            for number, index in enumerate(batches()):
+                loss = descend(index, epoch * steps + number)
+                if loss is not None:
+                    bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", refresh=False)
+                cycle.step()
+                bar.update()
+
+
+def one_cycle(optimizer, lr, steps, *, warm=0.3):
+    """The schedule that takes the learning rate up to `lr`, over a share `warm` of the `steps`, and down to nothing (Smith, 2018)."""
+    if warm * steps == 1:  # a rise that ends with its first step is a division by zero in PyTorch
+        warm *= 2
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=lr, total_steps=steps, pct_start=warm)
 
 
 def _cross_entropy(model, x, y, step):

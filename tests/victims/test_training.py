@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mlsec_lab.victims import accuracy, load_data, load_model, predict, small_cnn, train
-from mlsec_lab.victims.training import shifted, varied
+from mlsec_lab.victims.training import one_cycle, shifted, varied
 
 MODEST = settings(deadline=None, max_examples=25, derandomize=True)
 
@@ -267,3 +267,16 @@ def test_a_batch_size_that_makes_no_sense_is_refused_by_name(batch):
     with pytest.raises(ValueError) as error:
         predict(Table(), torch.zeros(2, 3, 1, 1), batch=batch)
     assert str(error.value).startswith("batch must") and repr(batch) in str(error.value)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11, 300])
+@pytest.mark.parametrize("warm", [0.1, 0.3])
+def test_one_cycle_takes_every_number_of_steps(steps, warm):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    cycle, rates = one_cycle(optimizer, 0.5, steps, warm=warm), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        cycle.step()
+    assert all(0 <= rate <= 0.5 for rate in rates)
+    assert steps < 300 or max(rates) > 0.49 and rates[-1] < 1e-3

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from mlsec_lab.data_to_model.backdoors.attacks import attack_success_rate
 from mlsec_lab.victims import accuracy, penultimate, predict
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
-from mlsec_lab.victims.training import varied
+from mlsec_lab.victims.training import one_cycle, varied
 
 
 def fine_tuning(model, x, y, *, steps=300, lr=1e-2, decay=1e-3, batch=64, seed=0, watch=None, every=10, progress=True):
@@ -214,7 +214,7 @@ def tune(model, x, y, loss, *, steps=300, lr=1e-2, decay=0.0, batch=64, seed=0, 
     device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
     model = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
+    schedule = one_cycle(optimizer, lr, steps, warm=0.1)
     pending = []
     for step in tqdm(range(1, steps + 1), desc="repairing", unit="step", delay=1, leave=False, disable=not progress):
         if not pending:
