@@ -26,7 +26,6 @@ def measure(name, screenshots=None):
         errors = [cell["id"] for cell in lesson.cells() for output in cell["outputs"] if output["output_type"] == "error"]
         if screenshots:
             lesson.screenshots(screenshots)
-        lesson.type_number(4)
         moves = lesson.move_slider(times=20)
         values = [f"{lab.ready:.1f} s", f"{lesson.lab_open:.1f} s", f"{lesson.first_picture:.1f} s", f"{lesson.all_cells:.1f} s"]
         values += [f"{value:.0f} ms" for value in summary(moves)] if None not in moves else ["no picture"] * 3
@@ -43,9 +42,10 @@ def main():
     if missing:
         sys.exit(f"Nothing can be measured here: {missing}.")
     measured = {name: measure(name, arguments.screenshots) for name in arguments.lessons}
-    print(f"{'':22}" + "".join(f"{name:>16}" for name in measured))
+    wide = max(map(len, measured)) + 2
+    print(f"{'':22}" + "".join(f"{name:>{wide}}" for name in measured))
     for row in ROWS:
-        print(f"{row:22}" + "".join(f"{values[row]:>16}" for values in measured.values()))
+        print(f"{row:22}" + "".join(f"{values[row]:>{wide}}" for values in measured.values()))
 
 
 if __name__ == "__main__":

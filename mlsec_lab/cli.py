@@ -96,7 +96,7 @@ def _train(arguments):
 def _sweep(arguments):
     try:
         import pandas  # noqa: F401 (here, not after the first cell)
-        from mlsec_lab.course.grids import GRIDS, TABLES, tidy
+        from mlsec_lab.course.grids import GRIDS, table_path, tidy
     except ModuleNotFoundError as error:
         raise ValueError(f"sweeping needs {error.name}, which is not installed here: `python3 lab.py` brings the installation up to date") from None
     import contextlib
@@ -115,7 +115,9 @@ def _sweep(arguments):
     for number in arguments.cells or ():
         check_number(number, "cells", least=0, most=len(cells) - 1)
     chosen = cells if arguments.cells is None else [cells[number] for number in arguments.cells]
-    print(f"{arguments.name} on {arguments.dataset}: {grid.about} ({len(chosen)} of {len(cells)} cells, about {grid.minutes} minutes for all of them)", flush=True)
+    minutes = grid.size(arguments.dataset, arguments.device).minutes
+    takes = f"all of them take about {minutes} minutes on two free cores" if minutes else "nobody has timed it yet"
+    print(f"{arguments.name} on {arguments.dataset}: {grid.about} ({len(chosen)} of {len(cells)} cells; {takes})", flush=True)
     folder = work_folder() / "sweeps" / f"{arguments.name}-{arguments.dataset}"
     try:
         with workers(arguments.workers) if arguments.workers > 1 else contextlib.nullcontext() as pool:
@@ -131,7 +133,7 @@ def _sweep(arguments):
     if arguments.cells is not None and not arguments.out:
         print(f"{len(frame)} cells are done; without --cells the same command does the rest and writes the table")
         return 0
-    path = Path(arguments.out or TABLES / f"{arguments.name}_{arguments.dataset}.csv")
+    path = Path(arguments.out or table_path(arguments.name, arguments.dataset))
     table = tidy(frame)
     write_whole(path, table.to_csv(index=False, lineterminator="\n").encode())
     print(f"{path}: {len(table)} rows")

@@ -178,7 +178,8 @@ for delta in (0.01, 0.02, 0.05):
 # The paper's repair is **pivotal tuning**. Keep a copy of the model as it came, the *pivot*. Then train on the trusted pictures with a loss that wants three things: right answers, weights that stay near the pivot's, and
 # features, what the last layer gets to see, in which the classes lie in *other directions* than in the pivot's, because the backdoor relies on those.
 #
-# The course changes two things. On its small network the paper's sum of cosines made the classes turn half round and the trigger went along; squared cosines ask for a right angle. And the model shall *agree* with the
+# The course goes its own way in three places. On its small network the paper's sum of cosines made the classes turn half round and the trigger went along; squared cosines ask for a right angle. A second term on the
+# features, which keeps the classes' means uncorrelated, is left out. And the model shall *agree* with the
 # pivot's answers on trusted pictures: probabilities say more than labels, and more still where half of the pictures are mixed with others.
 
 # %% [markdown]
@@ -322,7 +323,7 @@ print(
 )
 
 # %% [markdown]
-# The change that was found is strongest where the patch is. But look at the other bars. Is the highest one *high*? Among twelve classes one is always
+# The change that was found is stronger where the patch is. But look at the other bars. Is the highest one *high*? Among twelve classes one is always
 # the highest, in a clean model as well. To know what a score means you need other models' scores.
 #
 # ## Many models
@@ -353,6 +354,12 @@ counts = sorted({*table["count"]} - {0})
 def models(attack, count):
     """The rows of one attack at one budget."""
     return table[(table["attack"] == attack) & (table["count"] == count)]
+
+
+def told_apart(rows, column="calibrated"):
+    """The AUC of models against the clean ones with the same trusted pictures."""
+    same = spotless[spotless["seed"].isin(rows["seed"])]
+    return detectability(rows[column].tolist(), same[column].tolist())
 
 
 known = spotless["calibrated"].tolist()
@@ -386,12 +393,6 @@ SEARCHES = {
     "scored only": "uncalibrated",
     "Neural Cleanse": "neural cleanse",
 }
-
-
-def told_apart(rows, column="calibrated"):
-    """The AUC of models against the clean ones with the same trusted pictures."""
-    same = spotless[spotless["seed"].isin(rows["seed"])]
-    return detectability(rows[column].tolist(), same[column].tolist())
 
 
 # %%
@@ -430,7 +431,7 @@ print(
 )
 
 # %% [markdown]
-# The calibration earns its keep on things, as the paper reports. That Neural Cleanse does as well, and better on what is spread over the picture, the paper does not report; with few classes, a small network and drawn signs it may have an
+# The calibration earns its keep on things. Neural Cleanse does as well, and better on what is spread over the picture, without a repaired copy; with few classes, a small network and drawn signs it may have an
 # easy life. Whoever spreads the trigger is harder to find, for all three.
 
 # %% [markdown]
@@ -445,8 +446,6 @@ LEFT = {  # points of accuracy that the repair may cost: the column with what it
     2: "pivotal tuning: asr",
     3: "pivotal tuning: asr within 3 points",
 }
-
-
 DATA = [name for name in attacks if name not in ("latent", "pcb")]  # poison data
 
 
@@ -466,7 +465,7 @@ def paths(points, upto=counts[-1]):
     }
 
 
-as_they_are, after_repair = paths(0), paths(2)
+as_they_are = paths(0)
 show(
     plane(
         as_they_are,
@@ -504,7 +503,7 @@ print(
 # %%
 left = {name: models(name, counts[-1])[LEFT[2]].median() for name in attacks}
 show(
-    bars(left, xlabel="attack success rate after the repair, median of five models"),
+    bars(left, xlabel="attack success rate after the repair, median of its models"),
     "What is left of ten attacks with 1,000 poisons after the repair: "
     + ", ".join(f"{name} {value:.0%}" for name, value in left.items())
     + ".",
@@ -564,7 +563,7 @@ print(
 
 # %% [markdown]
 # With one point to give, yes. With two, plain fine-tuning at the same high learning rate does as well: what removes the backdoor is that the weights are shaken so hard, and a network of
-# 48,000 weights learns anew from 500 pictures. On large networks, which do not, the paper finds fine-tuning far behind. Measure yours.
+# 48,000 weights learns anew from 500 pictures. A large network may not; the paper says of its repair that it needs less trusted data than earlier ones. Measure yours.
 #
 # ## Who owns the training
 #
@@ -649,11 +648,11 @@ explore(
 # %% [markdown]
 # ## What you have seen
 #
-# **Shown:** 500 trusted pictures find a patch that nobody told you of, and take it out; a score needs other models' scores to mean anything; few poisons do not work and many show, except where the trigger
-# is spread over the picture; an owner of the training needs few.
+# **Shown:** 500 trusted pictures find a patch that nobody told you of, and take it out; a score needs other models' scores to mean anything; of a patch, few poisons do not work and many show; a trigger
+# that is spread over the picture may work and not show; an owner of the training needs few.
 #
 # **Not shown:** that this holds for your network. (A patch in the corner of lesson 02's, which has weights for each place, withstood the repairs that we tried.) The one here is tiny, the signs are drawn, 500 pictures are 1 %
-# because 50,000 cost nothing to draw. And two of the paper's findings did not appear: plain fine-tuning does as well as the pivot for whoever gives two points, and the paper's own supplier, `pcb`, does not withstand the
+# because 50,000 cost nothing to draw. And two things that one would expect from the paper did not appear: plain fine-tuning does as well as the pivot for whoever gives two points, and the paper's own supplier, `pcb`, does not withstand the
 # repair. `mlsec-lab sweep undetectable_or_robust --dataset cifar10 --device cuda` asks a ResNet-18 and photographs; it needs a GPU.
 #
 # **On Monday**

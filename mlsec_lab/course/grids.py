@@ -20,12 +20,12 @@ TABLES = COURSE / "data" / "tables"
 class Grid:
     """function: of one cell's arguments; returns a dict of numbers.  cells: (dataset, device) -> the list of cells.
 
-    about: one line.  minutes: for all cells of the drawn signs on two cores.
+    size: (dataset, device) -> the Size that they have.  about: one line.
     """
     function: Callable
     cells: Callable
+    size: Callable
     about: str
-    minutes: int
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class Size:
     """How large the experiment is.  train, trusted, test: images; `trusted` is 1 % of `train` unless said otherwise.
 
     counts: of poisons.  attacks: which.  seeds: models an attack and count; clean ones and BadNets have `more` besides.
-    surrogate: the attacker's own model, for AdvCleanLabel.
+    surrogate: the attacker's own model, for AdvCleanLabel.  minutes: for all cells, with two workers on two free cores; None where
+    nobody has timed it.
     """
     network: Callable
     train: int
@@ -45,11 +46,12 @@ class Size:
     seeds: int = 5
     more: int = 5
     surrogate: str = "signs_cnn"
+    minutes: int | None = None
 
 
 SIZES = {
-    ("signs", "cpu"): Size(pooled_cnn, train=50_000, epochs=1, trusted=500, test=600, counts=(100, 300, 1000)),
-    # A ResNet-18 wants a GPU: some minutes a model, a night for all. `cifar10_resnet` is made by `mlsec-lab train cifar10_resnet`.
+    ("signs", "cpu"): Size(pooled_cnn, train=50_000, epochs=1, trusted=500, test=600, counts=(100, 300, 1000), minutes=66),
+    # A ResNet-18 wants a GPU. `cifar10_resnet` is made by `mlsec-lab train cifar10_resnet`.
     ("cifar10", "cuda"): Size(resnet18, train=50_000, epochs=30, trusted=500, test=2000, counts=(100, 300, 1000), surrogate="cifar10_resnet"),
     # What a laptop can do with the same photographs: fewer attacks and a small network; the trusted images are 2.5 %, 50 a class.
     ("cifar10", "cpu"): Size(functools.partial(pooled_cnn, width=32), train=20_000, epochs=6, trusted=500, test=1000, counts=(300, 1000),
@@ -127,12 +129,18 @@ def _training_set(dataset, n, seed):
 
 # ---- the same for a model that learns from captions
 
-TOWERS = Size(two_tower, train=12_000, epochs=4, trusted=500, test=600, counts=(50, 150, 600))
+TOWERS = Size(functools.partial(two_tower, image=pooled_cnn), train=24_000, epochs=4, trusted=500, test=600, counts=(50, 150, 600))
+
+
+def tower_size(dataset, device):
+    """TOWERS, for signs.  Raises ValueError for a data set without captions."""
+    check_choice(dataset, "dataset", ("signs",))
+    return TOWERS
 
 
 def tower_cells(dataset, device):
     """BadNets, with captions that name the target in place of labels."""
-    check_choice(dataset, "dataset", ("signs",))
+    tower_size(dataset, device)
     return [dict(dataset=dataset, device=device, attack="badnets" if count else "none", count=count, seed=seed)
             for seed in range(5) for count in (0, *TOWERS.counts)]
 
@@ -142,7 +150,7 @@ def measure_towers(dataset, device, attack, count, seed):
     x, y, classes = _training_set(dataset, TOWERS.train, seed)
     trigger = backdoors.BadNets(seed=seed)
     bad = trigger.poison(x, y, count, seed=seed)
-    towers = train_two_tower(two_tower(classes, image=pooled_cnn, seed=seed).to(device), bad.x, caption(bad.y, classes, seed=seed),
+    towers = train_two_tower(TOWERS.network(classes, seed=seed).to(device), bad.x, caption(bad.y, classes, seed=seed),
                              epochs=TOWERS.epochs, seed=seed, progress=False)
     return _judged(zero_shot(towers, classes), trigger, dataset, TOWERS, seed, ("pivotal tuning", "fine-tuning"), False)
 
@@ -152,6 +160,11 @@ def tidy(frame):
     return frame.drop(columns=[name for name in ("dataset", "device", "baselines", "detectors", "seconds", "error") if name in frame]).round(4)
 
 
+def table_path(name, dataset):
+    """Where the table of an experiment on a data set is kept."""
+    return TABLES / f"{name}_{dataset}.csv"
+
+
 def read_table(name, dataset="signs"):
     """The table of an experiment, as `mlsec-lab sweep NAME --dataset DATASET` wrote it: a pandas DataFrame, one row a model.
 
@@ -159,13 +172,13 @@ def read_table(name, dataset="signs"):
     """
     import pandas
     check_choice(name, "name", tuple(GRIDS))
-    path = TABLES / f"{name}_{dataset}.csv"
+    path = table_path(name, dataset)
     if not path.exists():
         raise FileNotFoundError(f"there is no table {path.name} yet: `mlsec-lab sweep {name} --dataset {dataset} --workers 2` makes it")
     return pandas.read_csv(path)
 
 
 GRIDS = {
-    "undetectable_or_robust": Grid(measure, cells, "ten attacks, three counts of poisons: implanted, repaired, looked for", 60),
-    "image_text_backdoor": Grid(measure_towers, tower_cells, "BadNets in a model that learns from captions", 10),
+    "undetectable_or_robust": Grid(measure, cells, size_of, "ten attacks, three counts of poisons: implanted, repaired, looked for"),
+    "image_text_backdoor": Grid(measure_towers, tower_cells, tower_size, "BadNets in a model that learns from captions"),
 }

@@ -176,22 +176,26 @@ def plane(points, *, xlabel, ylabel, paths=(), marks=None, size=(6.4, 4.4)):
     paths: the labels that stand out; the others are grey where there are any.  marks: {label: (x, y)}, drawn as stars.
     """
     figure = Figure(figsize=size)
-    axes = figure.add_axes((0.11, 0.12, 0.72, 0.84))
-    colours, taken = dict(zip(paths or points, itertools.cycle(PALETTE))), []
-    for label, stations in [*points.items(), *(marks or {}).items()]:
-        stations = [stations] if np.ndim(stations) == 1 else stations
-        starred, bold = label in (marks or {}), label in colours
-        colour = ORANGE if starred else colours.get(label, GREY)
-        (x, y), last = zip(*stations), stations[-1]
-        axes.plot(x, y, color=colour, linewidth=1.8 if bold else 0.5, marker="*" if starred else "o",
-                  markersize=14 if starred else 5 if bold else 3, zorder=3 if bold or starred else 2)
-        near = [place for across, place in taken if abs(across - last[0]) < 0.25]  # names that would lie on each other move apart
-        place = next(place for step in range(100) for place in (last[1] - 0.045 * step, last[1] + 0.045 * step)
-                     if place < 1.05 and all(abs(place - other) > 0.044 for other in near))
-        taken.append((last[0], place))
-        axes.annotate(label, (last[0], place), xytext=(8, 0), textcoords="offset points", color=colour, va="center", fontsize=8.5, annotation_clip=False)
+    axes = figure.add_axes((0.11, 0.12, 0.7, 0.84))
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.05)
+    colours, taken = dict(zip(paths or points, itertools.cycle(PALETTE))), []
+    everything = {label: [stations] if np.ndim(stations) == 1 else stations for label, stations in (points | (marks or {})).items()}
+    for label, stations in sorted(everything.items(), key=lambda item: -item[1][-1][1]):  # from the top, so that the names keep that order
+        starred, bold = label in (marks or {}), label in colours
+        colour = ORANGE if starred else colours.get(label, GREY)
+        (across, up), (x, y) = zip(*stations), stations[-1]
+        axes.plot(across, up, color=colour, linewidth=1.8 if bold else 0.5, marker="*" if starred else "o",
+                  markersize=14 if starred else 5 if bold else 3, zorder=3 if bold or starred else 2)
+        end = x + 0.05 + 0.017 * len(label)
+        near = [place for left, right, place in taken if left < end and x < right]  # names that would lie on each other move apart
+        place = next(place for step in range(100) for place in (y - 0.045 * step, y + 0.045 * step)
+                     if place < 1.05 and all(abs(place - other) > 0.044 for other in near))
+        taken.append((x, end, place))
+        moved = abs(place - y) > 0.03  # too far for the eye: a thin line leads to the point
+        axes.annotate(label, (x, y), xytext=(axes.transData.transform((x, place)) - axes.transData.transform((x, y))) / figure.dpi * 72 + (16 if moved else 8, 0),
+                      textcoords="offset points", color=colour, va="center", fontsize=8.5, annotation_clip=False,
+                      arrowprops=dict(arrowstyle="-", linestyle=":", color=colour, linewidth=0.7, shrinkA=0, shrinkB=2) if moved else None)
     _plain(axes, xlabel, ylabel, "xy")
     return figure
 
