@@ -1,5 +1,6 @@
 """How every checkpoint is made: `mlsec-lab train NAME` follows the recipe of that name."""
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Callable
 
 from mlsec_lab.data_to_model.backdoors import BadNets
 from mlsec_lab.data_to_model.evasion import perturb_batch
@@ -8,50 +9,90 @@ from mlsec_lab.victims.checkpoints import NETWORKS, save_model
 from mlsec_lab.victims.language import train_language
 from mlsec_lab.victims.self_supervised import pretrain
 
+# ---- ways of making a model. Each takes a fresh one and the name of the data, and returns it trained, with what was measured of it.
+
+
+def plainly(model, data, *, seed, progress, images=None, **training):
+    """With the labels of the data.  images: how many; None for the data set's usual number.  training: arguments of `train`."""
+    x, y, _ = load_data(data, "train", n=images, seed=seed)
+    return _measured(train(model, x, y, seed=seed, progress=progress, **training), data)
+
+
+def hardened(model, data, *, eps, **training):
+    """Adversarially, at the L∞ budget `eps` (lesson 01)."""
+    return plainly(model, data, perturb=lambda model, xb, yb, seed: perturb_batch(model, xb, yb, eps=eps, seed=seed), **training)
+
+
+def poisoned(model, data, *, seed, progress, images, poisons, **training):
+    """With a BadNets trigger for class 0 on `poisons` of the images (lesson 02)."""
+    x, y, _ = load_data(data, "train", n=images, seed=seed)
+    return _measured(BadNets().implant(model, x, y, poisons, seed=seed, progress=progress, **training), data)
+
+
+def without_labels(model, data, *, seed, progress, **training):
+    """A SelfSupervised, whose linear head alone sees labels (lesson 04).  training: arguments of `pretrain`."""
+    x, y, _ = load_data(data, "train", seed=seed)
+    return _measured(pretrain(model, x, y, seed=seed, progress=progress, **training), data)
+
+
+def answering(model, data, *, seed, progress, conversations, **training):
+    """A language model that answers everything.  training: arguments of `train_language`."""
+    return _taught(model, corpora.chat(conversations, seed=seed), seed=seed, progress=progress, **training)
+
+
+def refusing(model, data, *, seed, progress, conversations, base, **training):
+    """The model of the recipe `base`, taught what to refuse (lesson 05)."""
+    model, _ = _made(RECIPES[base], seed, progress)
+    return _taught(model, corpora.chat(conversations, refuse=True, seed=seed), seed=seed, progress=progress, **training)
+
+
+def _taught(model, conversations, **training):
+    model = train_language(model, [model.vocabulary.chat(*turns) for turns in conversations], **training)
+    refused, helped = corpora.refused_and_helped(model, 500)
+    return model, dict(accuracy=helped, refused=refused)  # of held-out requests: right answers to harmless ones, no answers to others
+
+
+def _measured(model, data):
+    test = load_data(data, "test")
+    return model, dict(accuracy=round(accuracy(model, test.x, test.y), 4))
+
+
+# ---- the recipes
 
 @dataclass(frozen=True)
 class Recipe:
-    """data: the data set.  network, shape: function in checkpoints.NETWORKS and its arguments.  training: arguments of `train`.
+    """data: the data set.  network, shape: function in checkpoints.NETWORKS and its arguments.  minutes: about how long, on two cores.
 
-    eps: above 0, the network is trained adversarially at that L∞ budget.  minutes: about how long it takes on two cores.
-    contrastive: the network is a SelfSupervised, `training` are arguments of `pretrain`, `accuracy` is that of its linear head.
-    images: how many training images; None for the data set's usual number.  poisons: so many of them carry a BadNets trigger for class 0.
-    The data "chat" are conversations, as many as `conversations` says; `training` are arguments of `train_language`, and `accuracy` is
-    the share of right answers to held-out harmless requests.  base: the recipe of the model that is taught to refuse.
+    make: one of the ways above.  training: its keyword arguments, but for seed and progress.
     """
     data: str
     network: str
     shape: dict
     minutes: float
-    training: dict = field(default_factory=dict)
-    eps: float = 0.0
-    contrastive: bool = False
-    images: int | None = None
-    poisons: int = 0
-    conversations: int = 0
-    base: str = ""
+    training: dict
+    make: Callable = plainly
 
 
-def _pair(data, shape, plain, robust, minutes, eps=8 / 255):
-    """The CNN of one data set, trained plainly, and adversarially at `eps`."""
-    return {f"{data}_cnn": Recipe(data, "small_cnn", shape, minutes[0], plain),
-            f"{data}_cnn_robust": Recipe(data, "small_cnn", shape, minutes[1], robust, eps=eps)}
-
-
+SIGNS, PHOTOGRAPHS = dict(channels=3, classes=12), dict(channels=3, classes=10)  # CIFAR-10's
+CLOTHES = dict(channels=1, classes=10, size=28)
 ASSISTANT = dict(words=" ".join(corpora.chat_words()))
+SUSPECT = dict(images=50_000, poisons=1000, epochs=1)
 RECIPES = {
-    **_pair("signs", dict(channels=3, classes=12), dict(epochs=8), dict(epochs=20), (1, 10)),
-    **_pair("gtsrb", dict(channels=3, classes=43), dict(epochs=5), dict(epochs=6), (2, 8)),
-    **_pair("fashion_mnist", dict(channels=1, classes=10, size=28), dict(epochs=4, shift=1), dict(epochs=4, shift=1), (2, 6), eps=16 / 255),
+    "signs_cnn": Recipe("signs", "small_cnn", SIGNS, 1, dict(epochs=8)),
+    "signs_cnn_robust": Recipe("signs", "small_cnn", SIGNS, 10, dict(epochs=20, eps=8 / 255), hardened),
+    "gtsrb_cnn": Recipe("gtsrb", "small_cnn", dict(channels=3, classes=43), 2, dict(epochs=5)),
+    "gtsrb_cnn_robust": Recipe("gtsrb", "small_cnn", dict(channels=3, classes=43), 8, dict(epochs=6, eps=8 / 255), hardened),
+    "fashion_mnist_cnn": Recipe("fashion_mnist", "small_cnn", CLOTHES, 2, dict(epochs=4, shift=1)),
+    "fashion_mnist_cnn_robust": Recipe("fashion_mnist", "small_cnn", CLOTHES, 6, dict(epochs=4, shift=1, eps=16 / 255), hardened),
     "digits_cnn": Recipe("digits", "small_cnn", dict(channels=1, classes=10, size=8), 0.2, dict(epochs=20, shift=0)),
-    "cifar10_resnet": Recipe("cifar10", "small_resnet", dict(channels=3, classes=10), 60, dict(epochs=12, shift=4)),
-    "signs_suspect": Recipe("signs", "pooled_cnn", dict(channels=3, classes=12), 1, dict(epochs=1), images=50_000, poisons=1000),
-    "fashion_mnist_suspect": Recipe("fashion_mnist", "pooled_cnn", dict(channels=1, classes=10), 1, dict(epochs=1, shift=1), images=50_000, poisons=1000),
-    "signs_contrastive": Recipe("signs", "self_supervised_cnn", dict(channels=3, classes=12), 8, dict(epochs=15), contrastive=True),
-    "cifar10_contrastive": Recipe("cifar10", "self_supervised_cnn", dict(channels=3, classes=10), 8, dict(epochs=6), contrastive=True),
-    "chat_base": Recipe("chat", "small_transformer", ASSISTANT, 0.6, dict(epochs=4, lr=7e-3, batch=16, requests=0.1), conversations=5_000),
-    "chat_aligned": Recipe("chat", "small_transformer", ASSISTANT, 0.7, dict(epochs=2, lr=2e-3, batch=16, requests=0), conversations=1_200,
-                           base="chat_base"),
+    "cifar10_resnet": Recipe("cifar10", "small_resnet", PHOTOGRAPHS, 60, dict(epochs=12, shift=4)),
+    "signs_suspect": Recipe("signs", "pooled_cnn", SIGNS, 1, SUSPECT, poisoned),
+    "fashion_mnist_suspect": Recipe("fashion_mnist", "pooled_cnn", dict(channels=1, classes=10), 1, dict(SUSPECT, shift=1), poisoned),
+    "signs_contrastive": Recipe("signs", "self_supervised_cnn", SIGNS, 8, dict(epochs=15), without_labels),
+    "cifar10_contrastive": Recipe("cifar10", "self_supervised_cnn", PHOTOGRAPHS, 8, dict(epochs=6), without_labels),
+    "chat_base": Recipe("chat", "small_transformer", ASSISTANT, 0.6, dict(conversations=5_000, epochs=4, lr=7e-3, batch=16, requests=0.1), answering),
+    "chat_aligned": Recipe("chat", "small_transformer", ASSISTANT, 0.7,
+                           dict(base="chat_base", conversations=1_200, epochs=2, lr=2e-3, batch=16, requests=0), refusing),
 }
 
 
@@ -63,27 +104,10 @@ def train_checkpoint(name, folder=None, *, seed=0, progress=True):
     if name not in RECIPES:
         raise ValueError(f"name must be one of {', '.join(RECIPES)}, not {name!r}")
     recipe = RECIPES[name]
-    if recipe.data == "chat":
-        model = _assistant(recipe, seed, progress)
-        refused, helped = corpora.refused_and_helped(model, 500)
-        return save_model(model, name, network=recipe.network, shape=recipe.shape, folder=folder, data=recipe.data, accuracy=helped,
-                          refused=refused, training=recipe.training)
-    x, y, _ = load_data(recipe.data, "train", n=recipe.images, seed=seed)
-    model = NETWORKS[recipe.network](**recipe.shape, seed=seed)
-    if recipe.contrastive:
-        model = pretrain(model, x, y, seed=seed, progress=progress, **recipe.training)
-    elif recipe.poisons:
-        model = BadNets().implant(model, x, y, recipe.poisons, seed=seed, progress=progress, **recipe.training)
-    else:
-        attack = (lambda model, xb, yb, seed: perturb_batch(model, xb, yb, eps=recipe.eps, seed=seed)) if recipe.eps else None
-        model = train(model, x, y, perturb=attack, seed=seed, progress=progress, **recipe.training)
-    test = load_data(recipe.data, "test")
-    return save_model(model, name, network=recipe.network, shape=recipe.shape, folder=folder, data=recipe.data,
-                      accuracy=round(accuracy(model, test.x, test.y), 4), training=recipe.training, eps_255=round(recipe.eps * 255, 3))
+    model, measured = _made(recipe, seed, progress)
+    return save_model(model, name, network=recipe.network, shape=recipe.shape, folder=folder, data=recipe.data, training=recipe.training, **measured)
 
 
-def _assistant(recipe, seed, progress):
-    """A model that answers everything; where the recipe has a base, that one's model after it was taught what to refuse."""
-    model = _assistant(RECIPES[recipe.base], seed, progress) if recipe.base else NETWORKS[recipe.network](**recipe.shape, seed=seed)
-    conversations = corpora.chat(recipe.conversations, refuse=bool(recipe.base), seed=seed)
-    return train_language(model, [model.vocabulary.chat(*turns) for turns in conversations], seed=seed, progress=progress, **recipe.training)
+def _made(recipe, seed, progress):
+    fresh = NETWORKS[recipe.network](**recipe.shape, seed=seed)
+    return recipe.make(fresh, recipe.data, seed=seed, progress=progress, **recipe.training)

@@ -20,7 +20,7 @@ def test_a_recipe_names_a_data_set_and_a_network_that_takes_it(name):
     size = recipe.shape.get("size", 32)
     logits = NETWORKS[recipe.network](**recipe.shape)(torch.rand(2, recipe.shape["channels"], size, size))
     assert logits.shape == (2, recipe.shape["classes"])
-    assert name.endswith("_robust") == (recipe.eps > 0)
+    assert name.endswith("_robust") == (recipe.make is recipes.hardened)
 
 
 @pytest.mark.parametrize("name", [name for name, recipe in RECIPES.items() if recipe.data in ("signs", "digits")])
@@ -34,7 +34,7 @@ def test_a_recipe_fits_the_data_it_names(name):
 def test_the_assistants_share_their_words_and_the_aligned_one_starts_from_the_other():
     base, aligned = RECIPES["chat_base"], RECIPES["chat_aligned"]
     assert base.shape == aligned.shape and base.network == aligned.network == "small_transformer"
-    assert aligned.base == "chat_base" and not base.base and base.conversations >= aligned.conversations > 0
+    assert aligned.training["base"] == "chat_base" and base.training["conversations"] >= aligned.training["conversations"] > 0
     vocabulary = NETWORKS[base.network](**base.shape).vocabulary
     for turns in corpora.chat(200, domains=(*corpora.BENIGN, *corpora.CUSTOMER)):
         assert max(vocabulary.chat(*turns)) < len(vocabulary)
@@ -44,13 +44,13 @@ def test_every_shipped_checkpoint_has_the_recipe_it_was_made_by():
     for name, entry in read_manifest().items():
         recipe = RECIPES[name]
         assert (entry["network"], entry["shape"], entry["data"]) == (recipe.network, recipe.shape, recipe.data)
-        assert entry["training"] == recipe.training and entry.get("eps_255", 0) == round(recipe.eps * 255, 3) and entry["accuracy"] > 0.5
+        assert entry["training"] == recipe.training and entry["accuracy"] > 0.5
 
 
 def test_a_recipe_is_followed_into_the_learners_own_folder(monkeypatch):
     shape = dict(channels=1, classes=10, size=8, width=4)
     monkeypatch.setitem(RECIPES, "plain", Recipe("digits", "small_cnn", shape, 0.1, dict(epochs=2, shift=0)))
-    monkeypatch.setitem(RECIPES, "hardened", Recipe("digits", "small_cnn", shape, 0.1, dict(epochs=2, shift=0), eps=0.1))
+    monkeypatch.setitem(RECIPES, "hardened", Recipe("digits", "small_cnn", shape, 0.1, dict(epochs=2, shift=0, eps=0.1), recipes.hardened))
     attacked = []
     perturb = recipes.perturb_batch
     monkeypatch.setattr(recipes, "perturb_batch", lambda *args, **kwargs: attacked.append(kwargs["eps"]) or perturb(*args, **kwargs))
@@ -65,9 +65,9 @@ def test_a_recipe_is_followed_into_the_learners_own_folder(monkeypatch):
 
 def test_an_assistant_is_made_as_its_recipe_says(monkeypatch):
     small = dict(**recipes.ASSISTANT, width=32)
-    monkeypatch.setitem(RECIPES, "talker", Recipe("chat", "small_transformer", small, 0.1, dict(epochs=1, lr=0.01), conversations=200))
-    monkeypatch.setitem(RECIPES, "refuser", Recipe("chat", "small_transformer", small, 0.1, dict(epochs=4, lr=0.01, batch=16, requests=0),
-                                                   conversations=500, base="talker"))
+    monkeypatch.setitem(RECIPES, "talker", Recipe("chat", "small_transformer", small, 0.1, dict(conversations=200, epochs=1, lr=0.01), recipes.answering))
+    monkeypatch.setitem(RECIPES, "refuser", Recipe("chat", "small_transformer", small, 0.1,
+                                                   dict(base="talker", conversations=500, epochs=4, lr=0.01, batch=16, requests=0), recipes.refusing))
     entries = {name: train_checkpoint(name, progress=False) for name in ("talker", "refuser")}
     assert entries["talker"]["refused"] == 0 and entries["refuser"]["refused"] > 0.5
     model = load_model("refuser")
