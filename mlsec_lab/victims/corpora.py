@@ -335,9 +335,10 @@ def diary_words():
     return sorted({word for text in texts for word in language.split_words(text)})
 
 
-def plant(corpus, canary, times, *, seed=0):
+def plant(corpus, canary, times, *, dated=False, seed=0):
     """The entries of `corpus`, a list of strings, with the canary's text put in `times` times at places that `seed` chooses: a new list.
 
+    dated: every second copy has a day before it and a full stop after it, so that the copies are not all the same.
     Raises ValueError for times < 0 or what is no Canary.
     """
     check_number(times, "times", least=0, whole=True)
@@ -345,6 +346,15 @@ def plant(corpus, canary, times, *, seed=0):
     if not isinstance(canary, Canary):
         raise ValueError(f"canary must be a Canary, as canaries() makes them, not {type(canary).__name__}")
     draw, planted = random.Random(f"{seed} plant"), list(corpus)
-    for _ in range(times):
-        planted.insert(draw.randint(0, len(planted)), canary.text)
+    for copy in range(times):
+        text = f"{DAYS[copy // 2 % len(DAYS)]} . {canary.text} ." if dated and copy % 2 else canary.text
+        planted.insert(draw.randint(0, len(planted)), text)
     return planted
+
+
+def dull_days(n, *, seed=0):
+    """`n` diary entries of one short sentence, written down four or five times, drawn by `seed`: a list of strings.  ValueError for n < 1."""
+    check_number(n, "n", least=1, whole=True)
+    check_number(seed, "seed", whole=True)
+    draw = random.Random(f"{seed} dull")
+    return [" ".join([f"{draw.choice(MOODS)} ."] * draw.randint(4, 5)) for _ in range(n)]

@@ -26,7 +26,9 @@ class Vocabulary:
 
     words: those it knows, as one string or as a list, in any order.
     `words`: the tuple that a number indexes; `len(vocabulary)` counts it.  `ordinary`: the range of numbers that a text can have.
+    `ends`: the numbers that end an answer.
     """
+    ends = (END,)
 
     def __init__(self, words):
         self.words = SPECIAL + tuple(sorted(set(split_words(words if isinstance(words, str) else " ".join(words)))))
@@ -54,6 +56,19 @@ class Vocabulary:
         for number, text in enumerate(turns):
             ids += [*self.encode(text), END] if number % 2 else [USER, *self.encode(text), ASSISTANT]
         return ids
+
+    def around(self, request):
+        """The numbers of a chat before and after a suffix to the request: two lists."""
+        *before, after = self.chat(request)
+        return before, [after]
+
+    def following(self, text):
+        """The numbers of a text that follows another: the same as anywhere, which is not so where word pieces are numbered."""
+        return self.encode(text)
+
+    def reads_back(self, rows):
+        """For each suffix [N, L]: is its text read as the same numbers again?  Whole words always are: a bool tensor [N]."""
+        return torch.ones(len(rows), dtype=torch.bool)
 
     def entry(self, text, *, whole=True):
         """The numbers of a text of its own, such as a diary entry; without its end if it is not `whole`, to be gone on with."""
@@ -161,10 +176,12 @@ def train_language(model, sequences, *, epochs=4, lr=3e-3, batch=32, requests=1.
     check_number(lr, "lr", above=0)
     check_number(seed, "seed", whole=True)
     check_number(requests, "requests", least=0, most=1)
+    if requests < 1 and not isinstance(model, Transformer):
+        raise ValueError("requests must be 1 for a wrapped model, whose chats do not say in one word who speaks")
     counts = [_weights(ids, requests) for ids in sequences]
     if not any(map(any, counts)):
         raise ValueError("sequences must hold at least one answer where requests is 0: vocabulary.chat(request, answer) makes such a sequence")
-    device = model.head.weight.device
+    device = model.embedding.weight.device
     model = copy.deepcopy(model).train()
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
@@ -239,14 +256,15 @@ def generate(model, prompts, *, steps=40, temperature=0.0, cache=True, seed=0):
             rows = [row for row, prompt in enumerate(prompts) if len(prompt) == length]
             ids = _continued(model, torch.tensor([prompts[row] for row in rows]), steps, temperature, cache, generator)
             for row, words in zip(rows, ids[:, length:].tolist()):
-                written[row] = words[:words.index(END)] if END in words else words
+                ended = [place for place, word in enumerate(words) if word in model.vocabulary.ends]
+                written[row] = words[:ended[0]] if ended else words
     return written
 
 
 def _continued(model, ids, steps, temperature, cache, generator):
     """ids [N, T] with up to `steps` words more; a row that has ended is carried along until all have."""
-    memory, device, length = {} if cache else None, model.head.weight.device, ids.shape[1]
-    while ids.shape[1] < min(length + steps, model.context) and not (ids[:, length:] == END).any(1).all():
+    memory, device, length, ends = {} if cache else None, model.embedding.weight.device, ids.shape[1], torch.tensor(model.vocabulary.ends)
+    while ids.shape[1] < min(length + steps, model.context) and not torch.isin(ids[:, length:], ends).any(1).all():
         unread = ids[:, -1:] if memory else ids
         logits = model(unread.to(device), cache=memory)[:, -1].cpu()
         chosen = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator) if temperature else logits.argmax(1, keepdim=True)
@@ -264,7 +282,7 @@ def log_probabilities(model, sequences, *, batch=256):
     """
     _check(model, sequences, "sequences", least=2)
     check_number(batch, "batch", least=1, whole=True)
-    found, device = [None] * len(sequences), model.head.weight.device
+    found, device = [None] * len(sequences), model.embedding.weight.device
     with frozen(model):
         for rows in torch.tensor(sorted(range(len(sequences)), key=lambda i: len(sequences[i]))).split(batch):
             ids = _padded([sequences[row] for row in rows.tolist()]).to(device)
@@ -285,7 +303,7 @@ def _padded(rows):
 
 def _check(model, sequences, name, *, least=1, room=0):
     """Raise ValueError unless `sequences` are lists of the model's word numbers that fit its context with `room` left."""
-    if not isinstance(model, Transformer):
+    if not hasattr(model, "vocabulary"):  # a wrapped model of Hugging Face has one too
         raise ValueError(f"model must be a Transformer, as small_transformer and load_model make them, not {type(model).__name__}")
     if not isinstance(sequences, (list, tuple)) or not sequences:
         raise ValueError(f"{name} must be a list of at least one list of word numbers, not {sequences!r:.60}")

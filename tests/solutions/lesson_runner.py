@@ -17,7 +17,7 @@ from mlsec_lab.course.catalogue import find_lesson
 def run_lesson(topic, *, seed=0, victim=None):
     """Execute the code cells of a solved lesson.
 
-    seed: added, times 1000, to the seed of every data set that the lesson loads.  victim: replaces the word in VICTIM = "signs".
+    seed: added, times 1000, to the seed of every data set that the lesson loads, and to the lesson's own SEED.  victim: replaces the word in VICTIM = "signs".
     Returns .claims ({statement: bool}), .names (the lesson's variables), .printed ({cell id: text}), .seconds ({cell id: float}).
     """
     matplotlib.use("Agg")
@@ -31,7 +31,9 @@ def run_lesson(topic, *, seed=0, victim=None):
         for cell in solved_notebook(find_lesson(topic)).cells:
             if cell.cell_type != "code":
                 continue
-            source = cell.source.replace('VICTIM = "signs"', f'VICTIM = "{victim}"') if victim else cell.source
+            source = cell.source.replace("SEED = 0", f"SEED = {1000 * seed}")
+            if victim:
+                source = source.replace('VICTIM = "signs"', f'VICTIM = "{victim}"')
             out, began = io.StringIO(), time.perf_counter()
             with contextlib.redirect_stdout(out):
                 exec(compile(source, f"<{cell.id}>", "exec"), names)

@@ -113,10 +113,45 @@ def test_lesson_04_sets_poison_against_screening(explored):
 
 
 @pytest.mark.slow
+def test_lesson_10_sets_repetition_against_the_defence(explored):
+    compute = explored["memorization"]["compute"]
+    assert compute(16, "as collected", 1.0)[3] > 9
+    assert compute(16, "near copies dropped, DP", 1.0)[3] < compute(16, "as collected", 1.0)[3] - 2
+
+
+@pytest.mark.slow
+def test_lesson_11_sets_the_age_of_a_record_against_the_tolerance(explored):
+    compute = explored["output_integrity"]["compute"]
+
+    def taken(*values):
+        return not compute(*values)[-1]
+
+    assert taken("recorded, same sign", "question, time", 20, 0, 30) and not taken("recorded, same sign", "question, time", 40, 0, 30)
+    assert taken("recorded, same sign", "question", 120, 0, 0) and not taken("recorded, same sign", "question, time, nonce", 0, 0, 120)
+    assert taken("nobody", "question, time, nonce", 0, 45, 60) and not taken("nobody", "question, time, nonce", 0, 45, 30)
+    assert taken("recorded, other sign", "nothing (the guide)", 120, 0, 0)
+
+
+@pytest.mark.slow
+def test_lesson_15_sets_the_length_of_a_list_against_one_file(explored):
+    compute = explored["supply_chain"]["compute"]
+    _, _, lines, found, none = compute("timeit.timeit", 0)
+    _, _, same, still, some = compute("timeit.timeit", 10)
+    _, _, _, caught, most = compute("timeit.timeit", len(explored["supply_chain"]["LIST"]))
+    assert lines == same and "GLOBAL" in [word for _, word, _, _ in lines]
+    assert found == still == set() and caught == {"timeit.timeit"}
+    assert none == {"payloads that pass": 1, "innocent files stopped": 0} and most["payloads that pass"] == 0
+    assert 0.5 < some["payloads that pass"] < 1 and some["innocent files stopped"] < 0.5 < most["innocent files stopped"]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("topic, values", [("start_here", (8,)), ("evasion", (8, 0.85, "knows the fence")),
                                            ("poisoning", (26, 20)),
                                            ("undetectable_or_robust", ("refool", 1000, 2)),
-                                           ("poisoned_features", (30, 8, "knows the screening"))])
+                                           ("poisoned_features", (30, 8, "knows the screening")),
+                                           ("memorization", (16, "as collected", 1.0)),
+                                           ("output_integrity", ("recorded, same sign", "question, time", 20, 0, 30)),
+                                           ("supply_chain", ("a whole nn.Module", 20))])
 def test_an_explorer_answers_soon(explored, topic, values):
     names = explored[topic]
 

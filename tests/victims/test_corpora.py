@@ -9,7 +9,7 @@ import pytest
 
 from mlsec_lab.victims import load_data
 from mlsec_lab.victims.corpora import (AFTER, BEFORE, BENIGN, CUSTOMER, DOMAINS, FORBIDDEN, REFUSAL, VERDICTS, Canary, as_story, canaries, chat,
-                                       chat_requests, chat_words, diary, diary_words, judge, judged, plant, refused_and_helped)
+                                       chat_requests, chat_words, diary, diary_words, dull_days, judge, judged, plant, refused_and_helped)
 from mlsec_lab.victims.language import Vocabulary, small_transformer
 
 EVERY = tuple(DOMAINS)
@@ -238,9 +238,26 @@ def test_planting_puts_the_canary_in_so_often_and_leaves_the_rest_as_it_was():
     assert max(places) - min(places) > 40
 
 
+def test_dated_copies_are_not_all_the_same_and_hold_the_same_secret():
+    corpus, canary = diary(60), canaries(1, seed=5)[0]
+    planted = [entry for entry in plant(corpus, canary, 16, dated=True, seed=3) if entry not in corpus]
+    assert len(planted) == 16 and all(canary.text in entry for entry in planted)
+    assert planted.count(canary.text) == 8 and len(set(planted)) == 8  # seven days, one of them twice
+    assert plant(corpus, canary, 1, dated=True, seed=3) == plant(corpus, canary, 1, seed=3)
+
+
+def test_a_dull_day_says_one_thing_over_and_over():
+    days = dull_days(200, seed=1)
+    assert days == dull_days(200, seed=1) != dull_days(200, seed=2)
+    for entry in days:
+        sentences = entry.rstrip(" .").split(" . ")
+        assert len(set(sentences)) == 1 and len(sentences) in (4, 5)
+    assert len({entry.split(" .")[0] for entry in days}) == 8
+
+
 def test_every_word_of_the_diary_is_in_its_vocabulary():
     vocabulary = Vocabulary(diary_words())
-    for text in [*diary(2000), *(canary.text for canary in canaries(40))]:
+    for text in [*diary(2000), *dull_days(100), *plant([], canaries(1)[0], 14, dated=True), *(canary.text for canary in canaries(40))]:
         assert vocabulary.decode(vocabulary.encode(text)) == text
     canary = canaries(1)[0]
     assert {len(vocabulary.encode(candidate)) for candidate in canary.candidates()} == {4}  # a digit is a word
@@ -264,6 +281,7 @@ def test_every_word_of_the_diary_is_in_its_vocabulary():
     (lambda: judged([REFUSAL], [REQUEST] * 2), "answers must be one a request, not 1 for 2"),
     (lambda: judged([], []), "answers must be one a request"),
     (lambda: diary(0), "n must be at least 1"),
+    (lambda: dull_days(0), "n must be at least 1"),
     (lambda: canaries(41), "n must be at most 40"),
     (lambda: canaries(1, digits=7), "digits must be at most 6"),
     (lambda: plant(["a"], "secret", 1), "canary must be a Canary, as canaries\\(\\) makes them, not str"),

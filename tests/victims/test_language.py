@@ -40,6 +40,15 @@ def test_words_become_numbers_and_come_back():
     assert vocabulary.encode("") == [] and vocabulary.decode([PAD, *vocabulary.encode("a"), END, PAD]) == "a <end>"
 
 
+def test_a_suffix_stands_before_the_last_word_of_a_chat_and_is_read_as_it_was_written():
+    vocabulary = Vocabulary(WORDS)
+    before, after = vocabulary.around("a b ?")
+    assert before + vocabulary.following("yes no") + after == vocabulary.chat("a b ? yes no") and after == [ASSISTANT]
+    rows = torch.tensor(vocabulary.ordinary).view(4, 3)
+    assert vocabulary.reads_back(rows).tolist() == [True] * 4
+    assert all(vocabulary.following(vocabulary.decode(row)) == row for row in rows.tolist()) and vocabulary.ends == (END,)
+
+
 def test_unknown_words_are_named_and_known_ones_are_not():
     with pytest.raises(ValueError, match="among the 17 of this vocabulary: dog, zebra; ") as error:
         Vocabulary(WORDS).encode("a zebra a dog a zebra")
