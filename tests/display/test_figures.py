@@ -221,3 +221,17 @@ def test_lists_are_numbered_and_what_is_marked_has_a_dot_and_a_colour():
     assert {"a", "b", " 2 ● short", " 1   other"} <= set(texts) and any(text.endswith("…") and len(text) < 27 for text in texts)
     assert texts[" 2 ● short"].get_color() == figures.ORANGE != texts[" 1   other"].get_color()
     assert texts["b"].get_position()[0] > texts["a"].get_position()[0] + 0.4
+
+
+def test_words_are_shaded_by_their_values_and_lines_break_between_words():
+    from mlsec_lab.display.figures import shaded_words
+    words = [(f"word{i}", float(i)) for i in range(30)] + [("plain", None)]
+    figure = shaded_words({"asked": words, "answer": [("yes", None)]}, high=29, gauges={"surprise": (0.5, 0.4, "stopped", "#a6002c")}, fits=60)
+    axes, = figure.axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[0] == "asked" and texts[1:32] == [word for word, _ in words] and texts[32:] == ["answer", "yes", "surprise", "stopped"]
+    shaded = [patch for patch in axes.patches if patch.get_facecolor()[:3] == pytest.approx((0.835, 0.369, 0.0))]
+    shades = [patch.get_facecolor()[3] for patch in shaded]
+    assert len(shaded) == 29 and shades == sorted(shades) and shades[-1] == pytest.approx(0.85)  # the value 0 and None are not shaded
+    assert max(text.get_position()[0] + len(text.get_text()) for text in axes.texts[1:32]) <= 60
+    assert len({text.get_position()[1] for text in axes.texts[1:32]}) > 2
