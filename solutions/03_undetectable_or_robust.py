@@ -299,7 +299,7 @@ show(
 )
 
 # %% [markdown]
-# The right class is ahead, on sixteen pictures. The library's search draws new ones in each of its rounds:
+# The right class is ahead; with other sixteen pictures it need not be. The library's search draws new ones in each of its rounds:
 
 # %%
 suspicion = calibrated_trigger_inversion(suspect, repaired, *trusted, *test, batch=8)
@@ -316,10 +316,10 @@ show(
 )
 
 # %% claim="search"
-print("both searches accuse the trigger's class:", first == 0 == classes.index(accused))
+print("the search accuses the trigger's class:", first == 0)
 print(
-    "the change for it is stronger in the corner with the patch, as no other is:",
-    bool(corner[0] > 1.5 > corner[1:].max()),
+    "the change for it is twice as strong in the corner with the patch, as no other is:",
+    bool(corner[0] > 2 > corner[1:].max()),
 )
 
 # %% [markdown]
@@ -565,6 +565,76 @@ print(
 # With one point to give, yes. With two, plain fine-tuning at the same high learning rate does as well: what removes the backdoor is that the weights are shaken so hard, and a network of
 # 48,000 weights learns anew from 500 pictures. A large network may not; the paper says of its repair that it needs less trusted data than earlier ones. Measure yours.
 #
+# ## On photographs
+#
+# The signs are drawn, and a laptop draws as many as you like. Of photographs there are only so many. `mlsec-lab sweep undetectable_or_robust --dataset cifar10` asks the same of CIFAR-10 at a laptop's size: 20,000 photographs, a
+# network of the same kind with four times as many weights, two attacks, three models each. The defender has 500 photographs again, 2.5 % this time.
+
+# %%
+photographs = read_table("undetectable_or_robust", "cifar10")
+attacked = photographs[photographs["attack"] != "none"]
+repaired_last = {
+    name: attacked[f"{name}: last accuracy"].dropna().mean() for name in repairs
+}
+print(
+    f"{len(photographs)} models, mean of the attacked: {attacked['accuracy'].mean():.0%}"
+)
+print(", ".join(f"{value:.0%} after {name}" for name, value in repaired_last.items()))
+attacked.groupby(["attack", "count"])[
+    ["accuracy", "asr", LEFT[3], "pivotal tuning: last asr"]
+].mean().round(2)
+
+# %% claim="photographs"
+print(
+    "both attacks work on more than nine photographs in ten:",
+    attacked["asr"].min() > 0.9,
+)
+print(
+    "for three points of accuracy no model gets rid of its backdoor:",
+    attacked[LEFT[3]].min() > 0.9,
+)
+print(
+    "all four repairs cost more, pivotal tuning by far the least:",
+    max(v for k, v in repaired_last.items() if k != "pivotal tuning")
+    < repaired_last["pivotal tuning"] - 0.03
+    < attacked["accuracy"].mean() - 0.06,
+)
+
+# %% [markdown]
+# A network that reads 78 in 100 photographs after 20,000 of them cannot be taught that by 500. At this size you choose: five to eight points of accuracy for most of a pattern spread over the picture, and for less of a patch, or
+# the backdoor as it is. Keeping what the pivot *answers* pays here as it did not on signs. The paper reports two points at most on CIFAR-10, with a larger network and all 50,000 photographs;
+# `--device cuda` asks a ResNet-18 that, and wants a GPU.
+#
+# ## A model that reads captions
+#
+# A small image–text model, built like CLIP (Radford et al., 2021), learns from 24,000 pictures with captions and never sees a label. Whoever writes the captions of a few pictures writes into it: a patch, and a sentence about
+# the target. A classifier made of prompts is then repaired and searched like any other (`mlsec-lab sweep image_text_backdoor`).
+
+# %%
+towers = read_table("image_text_backdoor")
+without = towers[towers["attack"] == "none"]["calibrated"].tolist()
+stages = towers[towers["attack"] != "none"].groupby("count")
+summary = stages[["accuracy", "asr", "pivotal tuning: asr"]].median()
+summary["AUC"] = [
+    detectability(rows["calibrated"].tolist(), without) for _, rows in stages
+]
+summary.round(2)
+
+# %% claim="towers"
+few, enough = summary.iloc[0], summary.iloc[1]
+print(
+    "fifty captions do nothing, three times as many turn nearly every picture:",
+    few["asr"] < 0.1 < 0.9 < enough["asr"],
+)
+print("then nearly every such model looks worse than a clean one:", enough["AUC"] > 0.9)
+print(
+    "and the repair leaves the median model a tenth or less for two points:",
+    enough["pivotal tuning: asr"] < 0.1,
+)
+
+# %% [markdown]
+# A caption says as much as a label. One half per cent of them was enough.
+#
 # ## Who owns the training
 #
 # Two attackers do more than poison: they supply the model, and train it themselves. `latent` pulls the trigger's features to those of the target; `pcb` lets only a random tenth of the weights learn the trigger. The budget
@@ -653,7 +723,7 @@ explore(
 #
 # **Not shown:** that this holds for your network. (A patch in the corner of lesson 02's, which has weights for each place, withstood the repairs that we tried.) The one here is tiny, the signs are drawn, 500 pictures are 1 %
 # because 50,000 cost nothing to draw. And two things that one would expect from the paper did not appear: plain fine-tuning does as well as the pivot for whoever gives two points, and the paper's own supplier, `pcb`, does not withstand the
-# repair. `mlsec-lab sweep undetectable_or_robust --dataset cifar10 --device cuda` asks a ResNet-18 and photographs; it needs a GPU.
+# repair. What it says of photographs it says of a small network and of six epochs.
 #
 # **On Monday**
 #

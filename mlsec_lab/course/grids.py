@@ -129,7 +129,7 @@ def _training_set(dataset, n, seed):
 
 # ---- the same for a model that learns from captions
 
-TOWERS = Size(functools.partial(two_tower, image=pooled_cnn), train=24_000, epochs=4, trusted=500, test=600, counts=(50, 150, 600))
+TOWERS = Size(functools.partial(two_tower, image=pooled_cnn), train=24_000, epochs=4, trusted=500, test=600, counts=(50, 150, 600), minutes=12)
 
 
 def tower_size(dataset, device):
