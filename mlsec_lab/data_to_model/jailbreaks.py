@@ -159,9 +159,9 @@ class PerplexityFilter:
         def surprise(suffixes):
             ids = torch.tensor([self.model.vocabulary.following(suffix) for suffix in suffixes], device=last.device)
             with torch.no_grad(), frozen(self.model):
-                logits = torch.cat([last.expand(len(ids), -1, -1), self.model(ids[:, :-1], cache=dict(cache))], 1) if ids.shape[1] > 1 else last.expand(len(ids), -1, -1)
+                logits = torch.cat([last.expand(len(ids), -1, -1), self.model(ids, cache=dict(cache))[:, :-1]], 1)
             each = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape).cpu()
-            return torch.stack([self._worst(words) for words in torch.cat([read.expand(len(ids), -1), each], 1)])
+            return self._worst(torch.cat([read.expand(len(ids), -1), each], 1))
         return surprise
 
     def __call__(self, texts):
@@ -169,9 +169,9 @@ class PerplexityFilter:
         return self.surprise(texts) > self.threshold
 
     def _worst(self, words):
-        if self.window is None or len(words) <= self.window:
-            return words.mean()
-        return words.unfold(0, self.window, 1).mean(1).max()
+        if self.window is None or words.shape[-1] <= self.window:
+            return words.mean(-1)
+        return words.unfold(-1, self.window, 1).mean(-1).amax(-1)
 
 
 def word_surprises(model, texts):
@@ -205,11 +205,11 @@ def is_refusal(said):
 
 
 def adversarial_training(model, conversations, requests, attack, *, rounds=2, epochs=2, lr=2e-3, seed=0, progress=True):
-    """Teach the assistant to refuse what it has just been talked into (R2D2 in its simplest form; Mazeika et al., 2024).
+    """Teach the assistant to refuse what it has just been talked into (the idea of R2D2; Mazeika et al., 2024).
 
     conversations: of its alignment, as `corpora.chat(…, refuse=True)` makes them; what it should still do.
     requests: the forbidden Requests that are attacked.  attack: a function (model, request, seed) -> the attacked text.
-    rounds: attack the model as it is now, add what worked or nearly did to all that was found before, train, again.
+    rounds: attack the model as it is now, add what came out to all that was found before, train; again.
     Returns a trained copy, in eval mode.  Raises ValueError for no requests or numbers out of range.
     """
     check_number(rounds, "rounds", least=1, whole=True)
@@ -238,7 +238,7 @@ def fluent_gcg(model, prompts, target, guard, *, suffix_length=2, wordings=3, st
     """
     check_number(wordings, "wordings", least=1, whole=True)
     check_number(weight, "weight", least=0)
-    passed = None
+    passed, done = None, False
     for prompt in roomiest(guard, prompts)[:wordings]:
         surprise = guard.after(prompt)
 
@@ -246,15 +246,14 @@ def fluent_gcg(model, prompts, target, guard, *, suffix_length=2, wordings=3, st
             return weight * (surprise(suffixes) - guard.threshold).clamp_min(0)
 
         def enough(suffix):
-            nonlocal passed
+            nonlocal passed, done
             text = f"{prompt} {suffix}"
-            if guard([text])[0]:
-                return False
-            passed = text
-            return stop is not None and stop(text)
+            if not guard([text])[0]:
+                passed, done = text, stop is not None and bool(stop(text))
+            return done
 
-        found = gcg(model, prompt, target, suffix_length=suffix_length, steps=steps, restarts=restarts, penalty=penalty, stop=enough, seed=seed, **options)
-        if passed is not None and stop is not None and passed == f"{prompt} {found.suffix}" and stop(passed):
+        gcg(model, prompt, target, suffix_length=suffix_length, steps=steps, restarts=restarts, penalty=penalty, stop=enough, seed=seed, **options)
+        if done:
             break
     return passed
 

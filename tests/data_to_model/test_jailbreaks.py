@@ -4,9 +4,10 @@ import copy
 import pytest
 import torch
 
-from mlsec_lab.data_to_model.jailbreaks import gcg, random_suffixes, suffix_losses, token_gradients
-from mlsec_lab.victims import answer, load_model, log_probabilities, small_transformer
-from mlsec_lab.victims.corpora import chat_requests, judge, judged
+from mlsec_lab.data_to_model.jailbreaks import (PerplexityFilter, adversarial_training, erase_and_check, fluent_gcg, gcg, is_refusal,
+                                                random_suffixes, roomiest, suffix_losses, token_gradients, word_surprises)
+from mlsec_lab.victims import answer, load_model, log_probabilities, perplexity, small_transformer
+from mlsec_lab.victims.corpora import REFUSAL, chat, chat_requests, judge, judged
 from mlsec_lab.victims.language import SPECIAL
 
 
@@ -115,6 +116,129 @@ def test_a_search_ends_when_it_is_told_to():
     assert all(len(suffix.split()) == 4 for suffix in asked)
 
 
+def test_a_penalty_counts_in_the_search(model):
+    request = chat_requests(1, forbidden=True, seed=4)[0]
+
+    def roses(suffixes):
+        return 100.0 * torch.tensor([6 - suffix.split().count("roses") for suffix in suffixes]).float()
+
+    found = gcg(model, request.text, request.opening, suffix_length=6, steps=12, restarts=1, candidates=len(model.vocabulary.ordinary), batch=6 * 508,
+                penalty=roses)
+    assert found.suffix.split() == ["roses"] * 6
+    assert suffix_losses(model, request.text, [found.suffix], request.opening).item() == pytest.approx(found.losses[-1], abs=1e-3)
+
+
+# ---- the perplexity filter, and who knows it
+
+@pytest.fixture(scope="module")
+def reader():
+    return load_model("chat_base")
+
+
+def ordinary_texts(n, seed):
+    return [request.text for request in chat_requests(n, forbidden=False, seed=seed)]
+
+
+def test_the_filter_measures_the_logarithm_of_perplexity(reader):
+    texts = ordinary_texts(8, 1)
+    guard = PerplexityFilter(reader, texts, rate=0.25)
+    right = perplexity(reader, [reader.vocabulary.chat(text)[:-1] for text in texts]).log()
+    assert torch.allclose(guard.surprise(texts), right, atol=1e-4)
+    assert torch.allclose(guard.surprise(texts), torch.stack([words.mean() for words in word_surprises(reader, texts)]))
+    assert guard(texts).sum() <= 2 and [len(words) for words in word_surprises(reader, texts)] == [len(reader.vocabulary.encode(text)) for text in texts]
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_the_filter_keeps_to_its_false_alarms_and_stops_words_at_random(reader, window):
+    guard = PerplexityFilter(reader, ordinary_texts(300, 1), rate=0.05, window=window)
+    cluttered = [f"{text} {suffix}" for text, suffix in zip(ordinary_texts(60, 2), random_suffixes(reader, 60, seed=3))]
+    assert guard(ordinary_texts(200, 2)).float().mean() < 0.12
+    assert guard(cluttered).all()
+    assert PerplexityFilter(reader, ordinary_texts(60, 1), rate=0.5, window=window).threshold < PerplexityFilter(reader, ordinary_texts(60, 1), window=window).threshold
+
+
+def test_a_window_counts_its_worst_words_wherever_they_stand(reader):
+    text = ordinary_texts(1, 5)[0]
+    texts = [text, f"{text} roses", f"{text} roses piano"]
+    whole, window = PerplexityFilter(reader, [text]), PerplexityFilter(reader, [text], window=2)
+    words = word_surprises(reader, texts)
+    assert torch.allclose(window.surprise(texts), torch.stack([row.unfold(0, 2, 1).mean(1).max() for row in words]))
+    assert (window.surprise(texts) >= whole.surprise(texts) - 1e-6).all()
+    assert torch.allclose(PerplexityFilter(reader, [text], window=99).surprise(texts), whole.surprise(texts))
+
+
+@pytest.mark.parametrize("window", [None, 4])
+@pytest.mark.parametrize("length", [1, 3])
+def test_reading_a_prompt_once_changes_no_surprise(reader, window, length):
+    prompt, guard = ordinary_texts(1, 6)[0], PerplexityFilter(reader, ordinary_texts(5, 1), window=window)
+    suffixes = random_suffixes(reader, 12, suffix_length=length, seed=1)
+    assert torch.allclose(guard.after(prompt)(suffixes), guard.surprise([f"{prompt} {suffix}" for suffix in suffixes]), atol=1e-4)
+
+
+def test_the_wording_with_most_room_can_bear_most_surprise(reader):
+    texts, guard = ordinary_texts(12, 7), PerplexityFilter(reader, ordinary_texts(200, 1))
+    ordered = roomiest(guard, texts)
+    room = [(guard.threshold * len(words) - words.sum()).item() for words in word_surprises(reader, ordered)]
+    assert sorted(texts) == sorted(ordered) and room == sorted(room, reverse=True)
+
+
+def test_who_knows_the_filter_passes_it_where_plain_gcg_does_not(model, reader):
+    guard = PerplexityFilter(reader, ordinary_texts(300, 1))
+    pool = chat_requests(400, forbidden=True, seed=8)
+    passed = stopped = 0
+    for seed, request in enumerate(chat_requests(4, forbidden=True, seed=9)):
+        def enough(text):
+            return judge(answer(model, [text])[0], request) == "complied"
+        plain = gcg(model, request.text, request.opening, stop=lambda suffix: enough(f"{request.text} {suffix}"), steps=20, seed=seed)
+        stopped += bool(guard([f"{request.text} {plain.suffix}"])[0])
+        wordings = sorted({other.text for other in pool if other.about == request.about})
+        text = fluent_gcg(model, wordings, request.opening, guard, steps=16, wordings=4, stop=enough, seed=seed)
+        assert text is None or (not guard([text])[0] and any(text.startswith(wording) for wording in wordings))
+        passed += text is not None and enough(text)
+    assert stopped == 4 and passed >= 1
+
+
+# ---- erase and check
+
+def test_erasing_uncovers_what_a_suffix_hides_and_no_more_is_erased_than_asked(model):
+    requests = chat_requests(4, forbidden=True, seed=12)
+    texts = []
+    for seed, request in enumerate(requests):
+        def enough(suffix):
+            return judge(answer(model, [f"{request.text} {suffix}"])[0], request) == "complied"
+        texts.append(f"{request.text} {gcg(model, request.text, request.opening, stop=enough, seed=seed).suffix}")
+    assert judged(answer(model, texts), requests)["complied"] >= 0.75
+    assert erase_and_check(model, texts, most=8).all()
+    plain = torch.tensor([is_refusal(said) for said in answer(model, texts)])
+    assert torch.equal(erase_and_check(model, texts, most=0), plain)
+    assert erase_and_check(model, ordinary_texts(20, 3), most=8).float().mean() <= 0.1
+    counts = [erase_and_check(model, texts, most=most).sum() for most in (0, 2, 4, 8)]
+    assert counts == sorted(counts)
+
+
+def test_the_first_word_is_never_erased(model):
+    assert erase_and_check(model, ["roses"], most=5).shape == (1,)
+    assert is_refusal(REFUSAL) and is_refusal("sure : sorry") and not is_refusal("sure , onion soup in a pot")
+
+
+# ---- adversarial training
+
+def test_the_assistant_learns_to_refuse_what_it_was_talked_into(model):
+    requests = chat_requests(6, "train", forbidden=True, seed=3)
+    asked, kept = [], copy.deepcopy(model.state_dict())
+
+    def attack(model, request, seed):
+        asked.append(seed)
+        return f"{request.text} {gcg(model, request.text, request.opening, steps=6, restarts=1, seed=seed).suffix}"
+
+    before = [attack(model, request, number) for number, request in enumerate(requests)]
+    asked.clear()
+    hardened = adversarial_training(model, chat(60, refuse=True), requests, attack, rounds=1, epochs=4, progress=False)
+    assert asked == list(range(6)) and not hardened.training
+    assert all(torch.equal(kept[key], value) for key, value in model.state_dict().items())
+    assert judged(answer(hardened, before), requests)["refused"] > max(0.7, judged(answer(model, before), requests)["refused"] + 0.3)
+
+
 def test_the_seed_decides_and_nothing_else_is_touched():
     model = tiny().train()
     kept, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
@@ -152,6 +276,18 @@ MODEL = tiny()
     (lambda: suffix_losses(MODEL, "a", ["a b", "a"], "yes"), "suffixes must be a list of at least one string, all of equally many words"),
     (lambda: suffix_losses(MODEL, "a", [], "yes"), "suffixes must be a list of at least one"),
     (lambda: random_suffixes(MODEL, 0), "n must be at least 1"),
+    (lambda: PerplexityFilter(MODEL, []), "benign must be a list of at least one string"),
+    (lambda: PerplexityFilter(MODEL, "a b"), "benign must be a list"),
+    (lambda: PerplexityFilter(MODEL, ["a b"], rate=2), "rate must be at most 1"),
+    (lambda: PerplexityFilter(MODEL, ["a b"], window=0), "window must be at least 1"),
+    (lambda: PerplexityFilter(MODEL, ["a b"])([""]), "texts must be a list of at least one string, each of at least one word"),
+    (lambda: fluent_gcg(MODEL, [], "yes", PerplexityFilter(MODEL, ["a b"])), "texts must be a list of at least one"),
+    (lambda: fluent_gcg(MODEL, ["a"], "yes", PerplexityFilter(MODEL, ["a b"]), wordings=0), "wordings must be at least 1"),
+    (lambda: fluent_gcg(MODEL, ["a"], "yes", PerplexityFilter(MODEL, ["a b"]), weight=-1), "weight must be at least 0"),
+    (lambda: erase_and_check(MODEL, ["a"], most=-1), "most must be at least 0"),
+    (lambda: erase_and_check(MODEL, "a"), "texts must be a list"),
+    (lambda: adversarial_training(MODEL, [], [], None), "requests must hold at least one"),
+    (lambda: adversarial_training(MODEL, [], [1], None, rounds=0), "rounds must be at least 1"),
 ])
 def test_bad_input_is_refused_with_the_argument_named(call, words):
     with pytest.raises(ValueError, match=words):
