@@ -113,6 +113,22 @@ def test_lesson_04_sets_poison_against_screening(explored):
 
 
 @pytest.mark.slow
+def test_lesson_05_sets_the_suffix_against_the_filter(explored):
+    compute = explored["jailbreaks"]["compute"]
+    text, _, _, verdict, loss, mild = compute(0, 0, 1, 1)
+    longer, values, _, _, low, strict = compute(8, 6, 30, 1)
+    assert verdict == "refused" and loss is None and longer.startswith(text) and len(longer.split()) == len(text.split()) + 8
+    assert low < compute(8, 0, 30, 1)[4] and strict < mild and max(values) > strict
+
+
+@pytest.mark.slow
+def test_lesson_06_sets_harmful_pairs_against_safety_data(explored):
+    compute = explored["harmful_finetuning"]["compute"]
+    none, many, mixed = compute(0, 0, "none"), compute(8, 0, "none"), compute(8, 40, "none")
+    assert many["refused"] < none["refused"] - 0.3 and mixed["refused"] > many["refused"] + 0.3
+
+
+@pytest.mark.slow
 def test_lesson_10_sets_repetition_against_the_defence(explored):
     compute = explored["memorization"]["compute"]
     assert compute(16, "as collected", 1.0)[3] > 9
@@ -149,6 +165,8 @@ def test_lesson_15_sets_the_length_of_a_list_against_one_file(explored):
                                            ("poisoning", (26, 20)),
                                            ("undetectable_or_robust", ("refool", 1000, 2)),
                                            ("poisoned_features", (30, 8, "knows the screening")),
+                                           ("jailbreaks", (8, 6, 5, 1)),
+                                           ("harmful_finetuning", (5, 0, "none")),
                                            ("memorization", (16, "as collected", 1.0)),
                                            ("output_integrity", ("recorded, same sign", "question, time", 20, 0, 30)),
                                            ("supply_chain", ("a whole nn.Module", 20))])
