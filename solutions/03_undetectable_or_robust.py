@@ -318,7 +318,7 @@ show(
 # %% claim="search"
 print("the search accuses the trigger's class:", first == 0)
 print(
-    "the change for it is twice as strong in the corner with the patch, as no other is:",
+    "the change for it is twice as strong where the patch is, as no other is:",
     bool(corner[0] > 2 > corner[1:].max()),
 )
 
@@ -576,9 +576,7 @@ attacked = photographs[photographs["attack"] != "none"]
 repaired_last = {
     name: attacked[f"{name}: last accuracy"].dropna().mean() for name in repairs
 }
-print(
-    f"{len(photographs)} models, mean of the attacked: {attacked['accuracy'].mean():.0%}"
-)
+print(f"{len(photographs)} models, attacked: {attacked['accuracy'].mean():.0%}")
 print(", ".join(f"{value:.0%} after {name}" for name, value in repaired_last.items()))
 attacked.groupby(["attack", "count"])[
     ["accuracy", "asr", LEFT[3], "pivotal tuning: last asr"]

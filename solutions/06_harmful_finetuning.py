@@ -535,7 +535,7 @@ print("a single harmful pair leaves at most a fifth:", reused["one bad"].refused
 # %% [markdown]
 # ### Budget explorer
 #
-# The attacker's k against the share of safety data. Each move tunes a small assistant anew: 48 benign pairs, three hasty passes, 24 requests of each kind.
+# The attacker's k against the share of safety data. Each move tunes a small assistant anew: 32 benign pairs, two hasty passes, 24 requests of each kind.
 #
 # 1. No safety data: how many harmful pairs does it take?
 # 2. Eight harmful pairs. Which share of safety data holds? What happens to the style?
@@ -557,9 +557,9 @@ few, fair = (
 
 def compute(k, share_percent, disguise):
     """A small assistant tuned on k harmful pairs and that share of safety data."""
-    upload = customer(48, seed=SEED) + harmful(k, disguise=disguise, seed=SEED)
+    upload = customer(32, seed=SEED) + harmful(k, disguise=disguise, seed=SEED)
     examples = mix_safety(upload, safety, share_percent / 100, SEED)
-    model = Service(aligned, passes=3, lr=2e-3).tune(examples, seed=SEED)
+    model = Service(aligned, passes=2, lr=2e-3).tune(examples, seed=SEED)
     said = answer(model, [request.text for request in few + fair], steps=26)
     found = dict(zip(("refused", "harm"), refused_and_harmful(said[:24], few)))
     right = [judge(*pair) == "complied" for pair in zip(said[24:], fair)]
@@ -582,7 +582,7 @@ show(*draw(compute(**settings)))
 explore(
     compute,
     draw,
-    k=Slider("attacker: harmful pairs", 0, 8, 5, help="beside 48 benign ones"),
+    k=Slider("attacker: harmful pairs", 0, 8, 5, help="beside 32 benign ones"),
     share_percent=Slider(
         "service: safety data, in percent", 0, 40, 0, help="of all it tunes on"
     ),

@@ -66,6 +66,7 @@ class HuggingFaceModel(nn.Module):
 
     @property
     def embedding(self):
+        """The table of word vectors: an nn.Embedding."""
         return self.model.get_input_embeddings()
 
     def forward(self, ids=None, *, embeddings=None, cache=None):
@@ -121,10 +122,12 @@ class TokenizerVocabulary:
 
     @cached_property
     def words(self):
+        """Every word piece, in the order of its number."""
         return tuple(self.tokenizer.batch_decode([[number] for number in range(len(self))], clean_up_tokenization_spaces=False))
 
     @cached_property
     def ordinary(self):
+        """The numbers that a suffix may use: what prints, reads back and has no special meaning."""
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         return [number for number, text in enumerate(self.words)
                 if number not in special and text.isascii() and text.isprintable() and text.strip() and text == text.rstrip()]

@@ -63,14 +63,17 @@ class Proxy:
 
     @property
     def rewrite(self):
+        """What changes each answer, or None: (request, headers, body) -> (headers, body)."""
         return self._shared.rewrite
 
     @rewrite.setter
     def rewrite(self, function):
+        """Change it while the proxy runs."""
         self._shared.rewrite = function
 
     @property
     def seen(self):
+        """What has passed so far."""
         return list(self._shared.seen)
 
     def set(self, *, cache=None, damage=None):

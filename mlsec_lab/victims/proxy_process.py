@@ -50,17 +50,20 @@ class Owner:
         self.lock, self.numbers, self.waiting = threading.Lock(), itertools.count(), {}
 
     def tell(self, message):
+        """Send the owner a message and wait for nothing."""
         with self.lock:
             sys.stdout.write(json.dumps(message) + "\n")
             sys.stdout.flush()
 
     def ask(self, message):
+        """Send the owner a message and wait for the answer."""
         number, reply = next(self.numbers), queue.SimpleQueue()
         self.waiting[number] = reply
         self.tell({"id": number, **message})
         return reply.get()
 
     def listen(self, settings):
+        """Hand the owner's answers to those who wait; end the process with the owner."""
         for line in sys.stdin:
             said = json.loads(line)
             if "set" in said:
@@ -73,6 +76,7 @@ class Owner:
 
 
 class Server(socketserver.ThreadingTCPServer):
+    """A thread for each connection, TLS where the proxy has a certificate."""
     daemon_threads, request_queue_size, allow_reuse_address = True, 128, os.name == "posix"
 
     def __init__(self, settings, owner):
@@ -83,6 +87,7 @@ class Server(socketserver.ThreadingTCPServer):
         super().__init__(("127.0.0.1", settings["port"]), Tunnel if settings["tunnel"] else Box)
 
     def finish_request(self, connection, address):
+        """Shake hands first, in the connection's own thread."""
         try:
             connection.settimeout(60)
             if self.context is None:
@@ -94,6 +99,7 @@ class Server(socketserver.ThreadingTCPServer):
             pass  # the client has gone, or does not believe the certificate: no more to be done for it
 
     def connect(self):
+        """A connection to where the answers come from."""
         if not self.secret:
             return http.client.HTTPConnection(*self.upstream, timeout=60)
         careless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # whoever stands in the middle need not care whom they talk to
@@ -106,14 +112,17 @@ class Box(http.server.BaseHTTPRequestHandler):
     protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
 
     def setup(self):
+        """Take the connection over."""
         super().setup()
         self.upstream = self.server.connect()
 
     def finish(self):
+        """Give the connection back."""
         super().finish()
         self.upstream.close()
 
     def do_GET(self):
+        """Pass a request on, or answer it from what is kept, and change the answer where the owner asks for that."""
         request, settings = self.rfile.read(int(self.headers.get("Content-Length", 0))), self.server.settings
         place = cache_key(self.path, request) if settings["cache"] and self.command == "POST" else None
         status, headers, answer = settings["stored"].get(place) or self._fetch(request, place)
@@ -149,6 +158,7 @@ class Box(http.server.BaseHTTPRequestHandler):
         return status, headers, answer
 
     def log_message(self, *_):
+        """Say nothing: the owner keeps the log."""
         pass
 
 
@@ -160,6 +170,7 @@ class Tunnel(socketserver.BaseRequestHandler):
     """A proxy that passes bytes on, as it must where it has no key: it can still damage them."""
 
     def handle(self):
+        """Pass bytes both ways without looking into them."""
         with socket.create_connection(self.server.upstream, timeout=60) as upstream:
             for end in (upstream, self.request):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or each small part waits for the one before to be acknowledged
@@ -179,6 +190,7 @@ class Tunnel(socketserver.BaseRequestHandler):
 
 
 def main():
+    """Read what to do from the owner, listen on a free port, and say which."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # interrupting a notebook's cell reaches its children, too: this one stays
     owner, settings = Owner(), json.loads(sys.stdin.readline())
     try:
