@@ -142,7 +142,7 @@ def tower_cells(dataset, device):
     """BadNets, with captions that name the target in place of labels."""
     tower_size(dataset, device)
     return [dict(dataset=dataset, device=device, attack="badnets" if count else "none", count=count, seed=seed)
-            for seed in range(5) for count in (0, *TOWERS.counts)]
+            for seed in range(TOWERS.seeds) for count in (0, *TOWERS.counts)]
 
 
 def measure_towers(dataset, device, attack, count, seed):

@@ -11,7 +11,7 @@ here is what it tunes on, not how the upload travels.
 """
 from typing import NamedTuple
 
-from mlsec_lab.victims.corpora import BENIGN, REFUSAL, as_story, chat_requests, judge, judged
+from mlsec_lab.victims.corpora import BENIGN, REFUSAL, as_story, chat_requests, is_refusal, judge, judged
 from mlsec_lab.victims.inputs import check_choice, check_number
 from mlsec_lab.victims.language import answer, split_words, train_language
 
@@ -126,7 +126,7 @@ def unrefused(model, upload):
     That the model is asked, and not a moderation model of its own, is the course's choice.
     """
     check_upload(upload)
-    return ["sorry" not in said.split() for said in answer(model, [request for request, _ in upload])] if upload else []
+    return [not is_refusal(said) for said in answer(model, [request for request, _ in upload])] if upload else []
 
 
 def pivot_penalty(model, strength):

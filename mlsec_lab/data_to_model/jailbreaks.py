@@ -10,12 +10,13 @@ its model: `embedding.weight` [V, D], logits from `model(embeddings=…)` and fr
 first, the `context`, and a `vocabulary` with `encode`, `following`, `decode`, `around`, `reads_back` and `ordinary`, the numbers a suffix
 may use. `victims.hugging_face` makes a model that offers these of any causal model of Hugging Face.
 """
+import random
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from mlsec_lab.victims.corpora import REFUSAL
+from mlsec_lab.victims.corpora import REFUSAL, is_refusal
 from mlsec_lab.victims.inputs import check_number
 from mlsec_lab.victims.language import answer, log_probabilities, split_words, train_language
 from mlsec_lab.victims.networks import frozen
@@ -199,9 +200,31 @@ def erase_and_check(model, texts, *, most=8):
     return torch.zeros(len(texts), dtype=torch.bool).index_put_((torch.tensor(row)[refused],), torch.tensor(True))
 
 
-def is_refusal(said):
-    """Whether an answer says sorry anywhere: what a filter can see, which does not know the right answer."""
-    return "sorry" in split_words(said)
+def vote(model, texts, *, copies=10, share=0.1, seed=0):
+    """What is answered when randomly changed copies of each text are asked, and most of them decide (SmoothLLM; Robey et al., 2023).
+
+    In each of the `copies` a `share` of the words, in (0, 1], at least one, gives way to random ones. If more than half of the
+    copies are refused, an answer that refuses is given, else one that does not: the first that agrees with the vote. The paper
+    changes letters; words are all that this assistant reads.
+    seed: of the changes.  Returns a list of strings, one a text.
+    Raises ValueError for numbers out of range or texts that are no list of strings.
+    """
+    check_number(copies, "copies", least=1, whole=True)
+    check_number(share, "share", above=0, most=1)
+    check_number(seed, "seed", whole=True)
+    rng, changed = random.Random(seed), []
+    for text in _texts(texts, "texts"):
+        for _ in range(copies):
+            words = split_words(text)
+            for place in rng.sample(range(len(words)), max(1, round(share * len(words)))):
+                words[place] = model.vocabulary.decode([rng.choice(model.vocabulary.ordinary)])
+            changed.append(" ".join(words))
+    said = answer(model, changed)
+    decided = []
+    for start in range(0, len(said), copies):
+        votes = [is_refusal(words) for words in said[start:start + copies]]
+        decided.append(said[start + votes.index(sum(votes) > copies / 2)])
+    return decided
 
 
 def adversarial_training(model, conversations, requests, attack, *, rounds=2, epochs=2, lr=2e-3, seed=0, progress=True):

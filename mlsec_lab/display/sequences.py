@@ -1,7 +1,7 @@
 """Sequence diagrams: who says what to whom, from top to bottom, and where it was changed."""
 from matplotlib.figure import Figure
 
-from mlsec_lab.display.figures import GREY, RED, _width
+from mlsec_lab.display.figures import GREY, RED, text_width
 
 
 def sequence(parties, steps, *, size=None):
@@ -27,7 +27,7 @@ def sequence(parties, steps, *, size=None):
     for number, (start, end, text, colour) in enumerate(steps):
         y, left, right = 0.68 + 0.36 * number, place[start], place[end]
         if start == end:
-            half = _width(text, 8.5) / 144 + 0.08  # a frame must not leave the picture
+            half = text_width(text, 8.5) / 144 + 0.08  # a frame must not leave the picture
             axes.text(min(max(left, half + 0.04), wide - half - 0.04), y, text, ha="center", va="center", fontsize=8.5, color=colour, zorder=3,
                       bbox=dict(boxstyle="round,pad=0.25", facecolor="white", edgecolor=colour, linewidth=1))
             continue

@@ -2,7 +2,7 @@
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from mlsec_lab.display.figures import BLUE, GREEN, GREY, ORANGE, RED, _widest
+from mlsec_lab.display.figures import BLUE, GREEN, GREY, ORANGE, RED, widest
 
 TINTS = {RED: "#f6d5d8", ORANGE: "#fbe3d0", GREEN: "#d5ece4", BLUE: "#d6e8f4", GREY: "#eceef0"}
 
@@ -14,7 +14,7 @@ def grid(rows, columns, colours, *, cell=1.05, line=0.205):
     colours: {text: one of the palette's colours}; a text without one stays grey.  cell, line: width and height of a cell, in inches.
     """
     labels = [label for label, texts in rows.items() if texts]
-    left = _widest(labels, 8.5) / 72 + 0.16
+    left = widest(labels, 8.5) / 72 + 0.16
     above = line * max(name.count("\n") + 1 for name in columns) * 0.8 + 0.1
     figure = Figure(figsize=(left + cell * len(columns) + 0.05, above + line * len(rows) + 0.05))
     axes = figure.add_axes((0, 0, 1, 1))  # one unit is an inch, counted from the upper left corner

@@ -4,10 +4,10 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from mlsec_lab.data_to_model.jailbreaks import PerplexityFilter, gcg, is_refusal, random_suffixes, suffix_losses
+from mlsec_lab.data_to_model.jailbreaks import PerplexityFilter, gcg, random_suffixes, suffix_losses
 from mlsec_lab.exercises import Exercise, require, require_number, require_tensor
 from mlsec_lab.victims import answer, load_model, log_probabilities, small_transformer
-from mlsec_lab.victims.corpora import REFUSAL, chat_requests, judge
+from mlsec_lab.victims.corpora import REFUSAL, chat_requests, is_refusal, judge
 from mlsec_lab.victims.language import SPECIAL, split_words
 
 

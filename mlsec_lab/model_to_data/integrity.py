@@ -90,18 +90,16 @@ def double_question(request, other):
 
 def guide_signer(secret, header=SIGNATURE):
     """HMAC-SHA256 over str() of the answer's content: the service's half.  A function (request, answer) -> headers."""
-    check_secret(secret)
-    return lambda request, answer: {header: hmac.new(secret, str(json.loads(answer)).encode(), hashlib.sha256).hexdigest()}
+    sign, _ = hmac_sha256(secret)
+    return lambda request, answer: {header: sign(str(json.loads(answer)).encode())}
 
 
 def guide_check(secret, classes, header=SIGNATURE):
     """The client's half, as the guide has it: the HMAC, then whether each label is one of `classes`.  A check."""
-    check_secret(secret)
+    sign = guide_signer(secret, header)
 
     def check(request, headers, answer):
-        result = json.loads(answer)
-        expected = hmac.new(secret, str(result).encode(), hashlib.sha256).hexdigest()
-        if not hmac.compare_digest(headers.get(header), expected):
+        if not hmac.compare_digest(headers.get(header), sign(request, answer)[header]):
             raise IntegrityError("the signature does not belong to this answer")
         return whitelist(classes)(request, headers, answer)
     return check

@@ -3,7 +3,6 @@
     with Lab(model, x, classes) as lab:
         lab.accepted("on the wire: labels flipped")      # {"nothing": 1000, "TLS": 0, …} of as many answers
 """
-import base64
 import contextlib
 import http.client
 import json
@@ -16,7 +15,7 @@ from tqdm.auto import tqdm
 
 from mlsec_lab.model_to_data.integrity import (IntegrityError, accepts, checker, double_question, ed25519, ed25519_verifier, flip, guide_check,
                                                guide_signer, hmac_sha256, replay, sign_again, signer, strip, whitelist)
-from mlsec_lab.victims.client import RateLimited, RemoteModel, ServiceError
+from mlsec_lab.victims.client import RateLimited, RemoteModel, ServiceError, in_json
 from mlsec_lab.victims.clock import Clock
 from mlsec_lab.victims.inputs import check_choice, check_images
 from mlsec_lab.victims.proxy import Proxy
@@ -139,8 +138,7 @@ class Lab:
 
 def question(x):
     """The body of a request about images, without a nonce.  bytes."""
-    pixels = (x * 255).round().to(torch.uint8).cpu().contiguous().numpy()
-    return json.dumps({"shape": list(x.shape), "dtype": "uint8", "images": base64.b64encode(pixels).decode()}).encode()
+    return json.dumps(in_json(x, "uint8")).encode()
 
 
 def ask_raw(url, request, context=None):

@@ -39,6 +39,12 @@ class RateLimited(ServiceError):
         self.retry_after, self.remaining, self.answers = retry_after, remaining, None
 
 
+def in_json(x, dtype):
+    """The images [N, C, H, W] as a request carries them: a dict for JSON.  dtype: "float32", or "uint8", which rounds to 1/255."""
+    pixels = (x * 255).round().to(torch.uint8) if dtype == "uint8" else x
+    return {"shape": list(x.shape), "dtype": dtype, "images": base64.b64encode(pixels.cpu().contiguous().numpy()).decode()}
+
+
 class RemoteModel(nn.Module):
     """A served model with the signature of a local one: x [N, C, H, W] in [0, 1] -> [N, K], without gradients, in eval mode.
 
@@ -108,9 +114,7 @@ class RemoteModel(nn.Module):
         return answers.to(x.device)
 
     def _ask(self, x):
-        pixels = x.cpu().contiguous()
-        pixels = ((pixels * 255).round().to(torch.uint8) if self.dtype == "uint8" else pixels).numpy()
-        question = {"shape": list(x.shape), "dtype": self.dtype, "images": base64.b64encode(pixels).decode()}
+        question = in_json(x, self.dtype)
         if self.check is not None:
             question["nonce"] = secrets.token_hex(16)
         said = self._exchange("POST", "/predict", json.dumps(question).encode())

@@ -107,11 +107,7 @@ def _check_causal(model):
 
 
 class TokenizerVocabulary:
-    """A tokenizer with the methods of `victims.language.Vocabulary`.
-
-    `ordinary`: the numbers that a suffix may have: no special token, and text that any keyboard types (printable ASCII that is not blank).
-    `ends`: the numbers that end an answer.  `words`: the text of each number.
-    """
+    """A tokenizer with the methods of `victims.language.Vocabulary`.  `ends`: the numbers that end an answer."""
 
     def __init__(self, tokenizer, ends):
         self.tokenizer, self.ends = tokenizer, ends
@@ -122,12 +118,12 @@ class TokenizerVocabulary:
 
     @cached_property
     def words(self):
-        """Every word piece, in the order of its number."""
+        """The text of each number."""
         return tuple(self.tokenizer.batch_decode([[number] for number in range(len(self))], clean_up_tokenization_spaces=False))
 
     @cached_property
     def ordinary(self):
-        """The numbers that a suffix may use: what prints, reads back and has no special meaning."""
+        """The numbers that a suffix may use: no special token, and text that any keyboard types (printable ASCII, no blank at its end)."""
         special = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
         return [number for number, text in enumerate(self.words)
                 if number not in special and text.isascii() and text.isprintable() and text.strip() and text == text.rstrip()]

@@ -39,7 +39,7 @@ class Proxy:
     damage: None, "cut" breaks off in the middle of each answer, "garble" (of a tunnel) flips a bit of all that comes from upstream.
     port: 0 is any free one.
 
-    url: where it listens, None while it does not.  seen: the last 2,000 exchanges (request, headers, answer), as upstream answered.
+    url: where it listens, None while it does not.
     Raises ValueError for arguments of the wrong kind; starting it OSError where the port is taken.
     """
 
@@ -73,7 +73,7 @@ class Proxy:
 
     @property
     def seen(self):
-        """What has passed so far."""
+        """The last 2,000 exchanges (request, headers, answer), as upstream answered: a copy."""
         return list(self._shared.seen)
 
     def set(self, *, cache=None, damage=None):

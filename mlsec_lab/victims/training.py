@@ -65,12 +65,14 @@ def in_passes(descend, batches, cycle, *, epochs, steps, name="training", progre
     """
     with tqdm(total=epochs * steps, desc=name, unit="batch", delay=1, leave=False, disable=not progress) as bar:
         for epoch in range(epochs):
+            last = None
             for number, index in enumerate(batches()):
                 loss = descend(index, epoch * steps + number)
-                if loss is not None:
-                    bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", refresh=False)
+                last = last if loss is None else loss
                 cycle.step()
                 bar.update()
+            if last is not None:  # once a pass: reading a number makes a GPU wait
+                bar.set_postfix(epoch=epoch + 1, loss=f"{last.item():.3f}", refresh=False)
 
 
 def one_cycle(optimizer, lr, steps, *, warm=0.3):

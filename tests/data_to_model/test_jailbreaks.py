@@ -4,10 +4,10 @@ import copy
 import pytest
 import torch
 
-from mlsec_lab.data_to_model.jailbreaks import (PerplexityFilter, adversarial_training, erase_and_check, fluent_gcg, gcg, is_refusal,
-                                                random_suffixes, roomiest, suffix_losses, token_gradients, word_surprises)
+from mlsec_lab.data_to_model.jailbreaks import (PerplexityFilter, adversarial_training, erase_and_check, fluent_gcg, gcg,
+                                                random_suffixes, roomiest, suffix_losses, token_gradients, vote, word_surprises)
 from mlsec_lab.victims import answer, load_model, log_probabilities, perplexity, small_transformer
-from mlsec_lab.victims.corpora import REFUSAL, chat, chat_requests, judge, judged
+from mlsec_lab.victims.corpora import REFUSAL, chat, chat_requests, is_refusal, judge, judged
 from mlsec_lab.victims.language import SPECIAL
 
 
@@ -221,6 +221,39 @@ def test_the_first_word_is_never_erased(model):
     assert is_refusal(REFUSAL) and is_refusal("sure : sorry") and not is_refusal("sure , onion soup in a pot")
 
 
+# ---- the vote
+
+class Parrot:
+    """What `vote` needs of a model, and an answer that is decided by the words themselves."""
+
+    def __init__(self, monkeypatch, said):
+        self.vocabulary, self.asked = MODEL.vocabulary, []
+
+        def answer(model, texts):
+            self.asked += texts
+            return [said(text) for text in texts]
+        monkeypatch.setattr("mlsec_lab.data_to_model.jailbreaks.answer", answer)
+
+
+def test_most_of_the_changed_copies_decide_and_the_answer_is_one_of_those_that_agree(monkeypatch):
+    for refusing, wanted in ((4, "sure : 4"), (5, "sure : 5"), (6, "sorry")):
+        count = iter(range(10))
+        Parrot(monkeypatch, lambda text: "sorry" if (number := next(count)) < refusing else f"sure : {number}")
+        assert vote(MODEL, ["a b c d"], copies=10) == [wanted]
+
+
+def test_the_asked_share_of_words_changes_at_least_one_and_the_seed_decides_which(monkeypatch):
+    text = "a b c d e f g h a b c d e f g h a b c d"
+    for share, least in ((0.01, 1), (0.25, 4), (1.0, 15)):
+        parrot = Parrot(monkeypatch, str)
+        vote(MODEL, [text], copies=8, share=share, seed=1)
+        changed = [sum(old != new for old, new in zip(text.split(), copy.split())) for copy in parrot.asked]
+        assert len(changed) == 8 and max(changed) <= max(1, round(share * 20)) and sum(changed) / 8 >= 0.6 * least
+        assert all(len(copy.split()) == 20 for copy in parrot.asked)
+    first, again, other = ([*vote(MODEL, [text] * 2, seed=seed)] for seed in (1, 1, 2))
+    assert first == again != other
+
+
 # ---- adversarial training
 
 def test_the_assistant_learns_to_refuse_what_it_was_talked_into(model):
@@ -286,6 +319,9 @@ MODEL = tiny()
     (lambda: fluent_gcg(MODEL, ["a"], "yes", PerplexityFilter(MODEL, ["a b"]), weight=-1), "weight must be at least 0"),
     (lambda: erase_and_check(MODEL, ["a"], most=-1), "most must be at least 0"),
     (lambda: erase_and_check(MODEL, "a"), "texts must be a list"),
+    (lambda: vote(MODEL, ["a"], copies=0), "copies must be at least 1"),
+    (lambda: vote(MODEL, ["a"], share=0), "share must be greater than 0"),
+    (lambda: vote(MODEL, "a"), "texts must be a list"),
     (lambda: adversarial_training(MODEL, [], [], None), "requests must hold at least one"),
     (lambda: adversarial_training(MODEL, [], [1], None, rounds=0), "rounds must be at least 1"),
 ])
