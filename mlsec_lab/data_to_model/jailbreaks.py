@@ -7,8 +7,8 @@
 
 Whether an attack has succeeded is judged by the whole answer (`corpora.judge`), never by its first word. An attack needs little of
 its model: `embedding.weight` [V, D], logits from `model(embeddings=…)` and from `model(ids)`, both with a `cache=` that may be empty at
-first, the `context`, and a `vocabulary` with `encode`, `following`, `decode`, `around`, `reads_back` and `ordinary`, the numbers a suffix
-may use. `victims.hugging_face` makes a model that offers these of any causal model of Hugging Face.
+first and with `last=` places, the `context`, and a `vocabulary` with `encode`, `following`, `decode`, `around`, `reads_back` and
+`ordinary`, the numbers a suffix may use. `victims.hugging_face` makes a model that offers these of any causal model of Hugging Face.
 """
 import random
 from typing import NamedTuple
@@ -154,7 +154,7 @@ class PerplexityFilter:
         """surprise([f"{prompt} {suffix}", …]) for many suffixes of equal length, sooner: the prompt is read once.  A function of the suffixes."""
         words, cache = torch.tensor([self.model.vocabulary.around(prompt)[0]], device=self.model.embedding.weight.device), {}
         with torch.no_grad(), frozen(self.model):
-            last = self.model(words, cache=cache)[:, -1:]
+            last = self.model(words, cache=cache, last=1)
         read, = word_surprises(self.model, [prompt])
 
         def surprise(suffixes):
@@ -317,7 +317,7 @@ def _places(model, prompt, target, length):
                              f"but they have {len(before) + length + len(after) + len(wanted)}")
         cache = {}
         with torch.no_grad(), frozen(model):
-            model(torch.tensor([before], device=device), cache=cache)
+            model(torch.tensor([before], device=device), cache=cache, last=1)
         places.append(_Place(cache, torch.tensor(after, device=device), torch.tensor(wanted, device=device)))
     return places
 
@@ -329,8 +329,8 @@ def _gradients(model, places, suffix):
     loss = 0
     for place in places:
         rest = table[torch.cat([place.after, place.target[:-1]])]
-        logits = model(embeddings=torch.cat([rows @ table, rest])[None], cache=dict(place.before))
-        loss = loss + F.cross_entropy(logits[0, -len(place.target):], place.target)
+        logits = model(embeddings=torch.cat([rows @ table, rest])[None], cache=dict(place.before), last=len(place.target))
+        loss = loss + F.cross_entropy(logits[0], place.target)
     return torch.autograd.grad(loss / len(places), rows)[0]
 
 
@@ -340,7 +340,7 @@ def _losses(model, places, suffixes):
     total = torch.zeros(len(suffixes))
     for place in places:
         rest = torch.cat([place.after, place.target[:-1]]).expand(len(suffixes), -1)
-        logits = model(torch.cat([suffixes.to(rest.device), rest], 1), cache=dict(place.before))[:, -len(place.target):]
+        logits = model(torch.cat([suffixes.to(rest.device), rest], 1), cache=dict(place.before), last=len(place.target))
         each = F.cross_entropy(logits.flatten(0, 1), place.target.repeat(len(suffixes)), reduction="none")
         total += each.view(len(suffixes), -1).mean(1).cpu()
     return total / len(places)

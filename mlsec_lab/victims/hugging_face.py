@@ -10,6 +10,7 @@
 It needs `pip install -e ".[llm]"`. The wrapped model has the course's contract (`victims.language.Transformer`): logits from ids or
 from embeddings, a cache that is a plain dict, `embedding`, `context`, and a `vocabulary` whose texts are those of the tokenizer.
 """
+import inspect
 from functools import cached_property
 
 import torch
@@ -63,16 +64,19 @@ class HuggingFaceModel(nn.Module):
         super().__init__()
         self.model, self.vocabulary, self.context, self._cache_type = model, vocabulary, context, cache_type
         self.training = model.training
+        self._keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
 
     @property
     def embedding(self):
         """The table of word vectors: an nn.Embedding."""
         return self.model.get_input_embeddings()
 
-    def forward(self, ids=None, *, embeddings=None, cache=None):
+    def forward(self, ids=None, *, embeddings=None, cache=None, last=None):
         n = len(embeddings if ids is None else ids)
         # Some models stretch what they look up (Gemma); rows made from `embedding.weight` have to be stretched alike.
         words = dict(inputs_embeds=embeddings * getattr(self.embedding, "embed_scale", 1)) if ids is None else dict(input_ids=ids)
+        if last is not None and self._keeps:
+            words["logits_to_keep"] = last
         if cache is None:
             logits = self.model(**words, use_cache=False).logits
         else:
@@ -82,6 +86,7 @@ class HuggingFaceModel(nn.Module):
             seen = self.model(**words, past_key_values=past, use_cache=True)
             cache.update(enumerate(tuple(layer[:2]) for layer in seen.past_key_values))
             logits = seen.logits
+        logits = logits if last is None else logits[:, -last:]
         return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
 

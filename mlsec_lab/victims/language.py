@@ -112,6 +112,7 @@ class Transformer(nn.Module):
     embeddings: [N, T, D], to be used in place of ids: one-hot rows @ `embedding.weight` are where gradients for words come from.
     cache: a dict that is empty at first; the call reads from it what earlier calls saw, adds what this one sees, and takes the
     ids as their continuation. A cache of one row serves a batch of many.
+    last: None, or of how many places at the end the logits are wanted: with many words, the others take most of the memory.
     """
 
     def __init__(self, vocabulary, width, layers, heads, context):
@@ -121,7 +122,7 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
         self.normalise, self.head = nn.LayerNorm(width), nn.Linear(width, len(vocabulary), bias=False)
 
-    def forward(self, ids=None, *, embeddings=None, cache=None):
+    def forward(self, ids=None, *, embeddings=None, cache=None, last=None):
         x = self.embedding(ids) if embeddings is None else embeddings
         seen = cache[0][0].shape[2] if cache else 0
         places = torch.arange(seen, seen + x.shape[1], device=x.device)
@@ -130,7 +131,7 @@ class Transformer(nn.Module):
             x, now = block(x, cache.get(number) if cache else None)
             if cache is not None:
                 cache[number] = now
-        return self.head(self.normalise(x))
+        return self.head(self.normalise(x if last is None else x[:, -last:]))
 
 
 def small_transformer(words, *, width=64, layers=2, heads=4, context=256, seed=0):
@@ -266,7 +267,7 @@ def _continued(model, ids, steps, temperature, cache, generator):
     memory, device, length, ends = {} if cache else None, model.embedding.weight.device, ids.shape[1], torch.tensor(model.vocabulary.ends)
     while ids.shape[1] < min(length + steps, model.context) and not torch.isin(ids[:, length:], ends).any(1).all():
         unread = ids[:, -1:] if memory else ids
-        logits = model(unread.to(device), cache=memory)[:, -1].cpu()
+        logits = model(unread.to(device), cache=memory, last=1)[:, -1].cpu()
         chosen = torch.multinomial((logits / temperature).softmax(1), 1, generator=generator) if temperature else logits.argmax(1, keepdim=True)
         ids = torch.cat([ids, chosen], 1)
     return ids

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers  # 
 from transformers import (BertConfig, BertForMaskedLM, Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LMHeadModel, GPT2Model,  # noqa: E402
                           LlamaConfig, LlamaForCausalLM, MambaConfig, MambaForCausalLM, PreTrainedTokenizerFast)
 
-from mlsec_lab.data_to_model.jailbreaks import gcg, random_suffixes, suffix_losses, token_gradients  # noqa: E402
+from mlsec_lab.data_to_model.jailbreaks import (PerplexityFilter, erase_and_check, gcg, random_suffixes, suffix_losses, token_gradients,  # noqa: E402
+                                                vote, word_surprises)
 from mlsec_lab.victims import answer, generate, log_probabilities, perplexity, train_language  # noqa: E402
 from mlsec_lab.model_to_data.memorization import exposure  # noqa: E402
 from mlsec_lab.victims.corpora import canaries, chat_requests  # noqa: E402
@@ -110,6 +111,20 @@ def test_a_cache_changes_nothing_and_one_row_of_it_serves_many(kind):
     assert all(torch.allclose(whole[:, 14:], logits, atol=1e-4) for logits in rest)
     assert all(torch.equal(old, new) for layer in kept for old, new in zip(kept[layer], memory[layer]))
     assert copies[0][0][0].shape[2] == 23 and memory[0][0].shape[2] == 14
+
+
+@each_kind
+def test_of_the_last_places_alone_no_more_logits_are_made(kind):
+    model, ids = wrapped(kind), torch.randint(6, 400, (3, 20), generator=torch.Generator().manual_seed(2))
+    made = []
+    model.model.get_output_embeddings().register_forward_hook(lambda module, arguments, logits: made.append(logits.shape[1]))
+    with torch.no_grad():
+        whole, end = model(ids), model(ids, last=4)
+        memory = {}
+        model(ids[:, :15], cache=memory, last=1)
+        after = model(ids[:, 15:], cache=memory, last=4)
+    assert made == [20, 4, 1, 4]
+    assert torch.allclose(whole[:, -4:], end, atol=1e-4) and torch.allclose(end, after, atol=1e-4)
 
 
 @each_kind
@@ -225,6 +240,18 @@ def test_what_a_model_was_taught_is_exposed(tokenizer):
     trained = train_language(model, sequences, epochs=8, lr=1e-2, batch=4, progress=False)
     most = math.log2(len(canary.candidates()))
     assert exposure(trained, canary) == pytest.approx(most) and 0 <= exposure(model, canary) < most
+
+
+def test_filters_erasing_and_votes_take_a_wrapped_model():
+    model = wrapped()
+    texts = ["how do i cook onion soup", "onion soup in a pot", "pot pot User pot"]
+    guard = PerplexityFilter(model, texts[:2], rate=0)
+    assert guard(texts[:2]).tolist() == [False, False] and torch.allclose(guard.surprise(texts), torch.stack([each.mean() for each in word_surprises(model, texts)]))
+    suffix = random_suffixes(model, 1, suffix_length=3)[0]
+    assert guard.after(texts[0])([suffix])[0].item() == pytest.approx(guard.surprise([f"{texts[0]} {suffix}"])[0].item(), abs=0.05)
+    assert erase_and_check(model, texts, most=2).tolist() == [False] * 3
+    said = vote(model, texts[:2], copies=3)
+    assert len(said) == 2 and said == vote(model, texts[:2], copies=3)
 
 
 def test_an_answer_ends_at_any_of_the_numbers_that_end_one():

@@ -116,6 +116,7 @@ def test_a_cache_continues_where_it_left_off_for_one_row_or_for_many():
     for part in rows.split([3, 1, 6, 2], 1):
         last = model(part, cache=many)
     assert torch.allclose(last, whole[:, -2:], atol=1e-5)
+    assert torch.allclose(model(rows, last=3), whole[:, -3:], atol=1e-5) and model(rows, last=1).shape[1] == 1
 
 
 # ---- training
