@@ -15,6 +15,7 @@ from mlsec_lab.victims import accuracy, load_data, load_model, signs
 from mlsec_lab.victims.datasets import GTSRB_CLASSES
 
 EPS = 8 / 255
+VICTIMS = ("signs", "fashion_mnist", "gtsrb")
 
 
 def drawn_against_real():
@@ -77,6 +78,8 @@ if __name__ == "__main__":
     parser.add_argument("--drawn", action="store_true")
     parser.add_argument("--lesson", choices=tuple(FIGURES), default="evasion")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("victims", nargs="*", default=["signs", "fashion_mnist", "gtsrb"])
+    parser.add_argument("victims", nargs="*", metavar="victim", help=", ".join(VICTIMS) + "; all of them by default")
     arguments = parser.parse_args()
-    drawn_against_real() if arguments.drawn else claims(arguments.lesson, arguments.victims, arguments.seeds)
+    if strange := set(arguments.victims) - {*VICTIMS}:
+        parser.error(f"a victim must be one of {', '.join(VICTIMS)}, not {', '.join(sorted(strange))}")
+    drawn_against_real() if arguments.drawn else claims(arguments.lesson, arguments.victims or VICTIMS, arguments.seeds)
