@@ -10,8 +10,8 @@
 #
 # {{facts}}
 #
-# An assistant was taught what it must not answer. A user adds eight words that make no sense, and it answers. You build the search that finds such words, then three
-# defences, one after the other; and after each the attacker reads it and answers.
+# An assistant was taught what it must not answer. A user adds eight words that make no sense, and it answers. You build the search that finds such words, then try four
+# defences, one after the other. Three of them the attacker reads and answers; the fourth asks more of this model than it can do.
 #
 # | the threat model | of this lesson |
 # |---|---|
@@ -21,7 +21,7 @@
 # | **budget** | the words of a suffix and the steps of a search, at most 60 |
 #
 # **After this lesson** you can judge a jailbreak by its whole answer, compute gradients for words, write the search called GCG, set a perplexity filter by its
-# false alarms, and say of three defences what they hold, what they cost and what passes them.
+# false alarms, and say of four defences what they hold, what they cost and what passes them.
 
 # %%
 from mlsec_lab.course import course_map, exercise
@@ -151,8 +151,8 @@ print(f"answered: {by_chance:.1%} of {len(tries)}")
 #
 # {{exercise jailbreaks.token_gradients}}
 #
-# `model.vocabulary.encode(text)` gives a text's word numbers, `model.vocabulary.around(request)` two lists of them: what stands before a suffix and what stands after it. `model(embeddings=…)` takes vectors [1, T, D] in
-# place of words, and returns logits [1, T, V] for the *next* word at each place.
+# `model.vocabulary.encode(text)` gives a text's word numbers, `model.vocabulary.around(request)` two lists of them: what stands before a suffix and what stands after it. `model.embedding.weight` [V, D] holds the words' vectors,
+# one a row; `model(embeddings=…)` takes vectors [1, T, D] in place of words, and returns logits [1, T, V] for the *next* word at each place.
 
 # %% exercise="jailbreaks.token_gradients"
 
@@ -412,7 +412,7 @@ for weight in (0.0, 2.0, 50.0):
     )
 
 # %% [markdown]
-# The weight moves the choice from what works to what passes. `jailbreaks.fluent_gcg` has your choice in every step of GCG, uses two words, and first picks the **wording** with most
+# A large weight moves the choice from what works to what passes. `jailbreaks.fluent_gcg` has your choice in every step of GCG, uses two words, and first picks the **wording** with most
 # room below the threshold, among a few ways to ask for the same thing (this last idea is the course's own).
 
 # %%
@@ -476,6 +476,7 @@ print("who knows it gets at least one in ten through:", regained >= 0.1)
 windowed = PerplexityFilter(reader, benign, rate=0.05, window=5)
 narrow = answer_to_filter(windowed, wordings=1)
 held = passed(narrow, windowed)
+alike = passed(answer_to_filter(guard, wordings=1), guard)  # as many wordings
 stray = random_suffixes(model, len(fresh), suffix_length=1, seed=SEED)
 slips = [f"{text} {word}" for text, word in zip(fresh, stray)]
 alarm = {
@@ -487,10 +488,10 @@ show(
     bars(alarm, xlabel="harmless requests stopped", colours=["#0072b2", "#d55e00"] * 2),
     "Harmless requests stopped: " + ", ".join(f"{k} {v:.0%}" for k, v in alarm.items()),
 )
-print(f"answered through the window: {held:.0%} (through the mean: {regained:.0%})")
+print(f"one wording a request: {held:.0%} pass the window, {alike:.0%} the mean")
 
 # %% claim="window"
-print("the window lets fewer through than the mean:", held < regained)
+print("at one wording the window lets fewer through than the mean:", held < alike)
 print(
     "either stops more than a quarter of harmless requests with one stray word:",
     min(alarm["mean: one stray word"], alarm["window: one stray word"]) > 0.25,
@@ -504,7 +505,7 @@ print(
 # ## Erase and check
 #
 # A different idea: if eight words behind the request change the answer, take them off again. **Erase-and-check** (Kumar et al., 2023) erases the last word, the last two, … up to
-# `most`, and refuses if *any* of these versions would be refused. A suffix of at most that length is erased whole in one of them, so no search can help: the defence is *certified* against it.
+# `most`, and refuses if *any* of these versions would be refused. A suffix of at most that length is erased whole in one of them, so where the bare request is refused no search can help: the defence is *certified* against it.
 #
 # {{exercise jailbreaks.erase_and_check}}
 #
@@ -553,14 +554,14 @@ print("thirteen words pass the check of eight for one in ten or more:", through 
 # ## Take a vote
 #
 # A suffix was tuned word by word, so a word or two that change should break it, while people are understood in spite of a slip. **SmoothLLM** (Robey et al., 2023) asks about several randomly
-# changed copies; if most of them are refused, so is the request. `jailbreaks.vote` changes one word in ten, where the paper changes letters: this assistant reads whole words.
+# changed copies; if most of them are refused, so is the request; else one of the copies that were not refused gives the answer. `jailbreaks.vote` changes one word in ten, where the paper changes letters: this assistant reads whole words.
 
 # %%
 honest = chat_requests(36, forbidden=False, seed=SEED + 600)
 plainly = answer(model, [request.text for request in honest])
-copies = jailbreaks.vote(model, attacked, copies=10, share=0.1, seed=SEED)
+kept = jailbreaks.vote(model, attacked, copies=10, share=0.1, seed=SEED)
 blurred = jailbreaks.vote(model, [r.text for r in honest], seed=SEED)
-voted = judged(copies, requests)
+voted = judged(kept, requests)
 outcome = {
     "GCG: answered": success_rate(answer(model, attacked), requests),
     "GCG: answered after the vote": voted["complied"],
@@ -648,7 +649,7 @@ print(
 #
 # ## On a real model
 #
-# What you used asks little of a model, so that a Hugging Face one can take its place. Not run here: it needs a network, `pip install -e ".[llm]"`, about 2 GB of memory, and for more than a trial a GPU.
+# All but the training asks little of a model, so that a Hugging Face one can take its place. Not run here: it needs a network, `pip install -e ".[llm]"`, about 2 GB of memory, and for more than a trial a GPU.
 #
 # ```python
 # from mlsec_lab.victims.hugging_face import hugging_face_model
@@ -665,7 +666,7 @@ print(
 # ## What you have seen
 #
 # **Shown:** gradients find in a few steps what chance does not; one suffix can serve many requests; a filter, a certificate and a training each
-# stop the attack that they were made for, and each has an answer.
+# stop the attack that they were made for, and each has an answer. A vote among changed copies is worth what the model makes of them: here it stops some attacks and spoils harmless requests.
 #
 # **Not shown:** that real assistants fall so easily. GCG on a model of billions of weights takes hundreds of steps and hours, and carries over to models it has not seen only in part.
 #

@@ -69,8 +69,8 @@ def written(seed):
 
 texts, groups = written(SEED)
 planted = [canary for times in PLANTINGS[1:] for canary in groups[times]]
-print(f"{len(texts)} entries, {sum(any(c.text in t for c in planted) for t in texts)}")
-print("of them hold a secret. Some entries:\n")
+holding = sum(any(canary.text in text for canary in planted) for text in texts)
+print(f"{len(texts)} entries, {holding} of them hold a secret. Some entries:\n")
 print("\n".join(random.Random(SEED).sample(texts, 8)))
 
 # %% [markdown]
@@ -145,7 +145,8 @@ print("of those planted once at most one is:", verbatim[1] <= 1)
 # {{exercise memorization.exposure}}
 #
 # **Exposure** (Carlini et al., 2019) asks for the rank: score all thousand secrets of the form after the canary's prefix. In bits: log2(1000) = 9.97 for the first, 0 for the last. You have
-# `torch`, `math` and `log_probabilities(model, rows)`: for each row a tensor, the log-probability of each word after those before it.
+# `torch`, `math` and `log_probabilities(model, rows)`: for each row a tensor, the log-probability of each word after those before it. A row is a list of word numbers:
+# `model.vocabulary.entry(text, whole=False)` makes one of a text that may go on; without `whole=False` the end of the entry stands behind it and counts as a word.
 
 # %% exercise="memorization.exposure"
 
@@ -200,7 +201,7 @@ order = perplexity(model, rows).argsort().tolist()
 by_perplexity = [(samples[place], secret[place]) for place in order]
 print(f"{len(samples)} different texts, {sum(secret)} of them hold a planted secret")
 show(
-    listed({"the ten of lowest perplexity": by_perplexity[:10]}, fits=90, size=7),
+    listed({"the ten of lowest perplexity": by_perplexity[:10]}, fits=86, size=7),
     f"Of the ten texts of lowest perplexity "
     f"{sum(hit for _, hit in by_perplexity[:10])} hold a secret.",
 )
@@ -371,6 +372,8 @@ for noise in (0.0, 1.0):
 print(f"without clipping that would be {(rows[0] / 96).norm():.3f}")
 
 # %% [markdown]
+# One entry moves the step by `clip / batch` at most, whatever it holds. The noise on each number is as large as that, so one step says little about the entry.
+#
 # A training also needs an **accountant** that adds up what all steps together give away. It and the gradients of single examples come from **opacus**. `train_privately` asks it for the noise that keeps ε = 8
 # at δ = 1/10,000. On which data? We try both: the diary as collected, and without near copies.
 
@@ -404,7 +407,7 @@ show(
 mean = {name: sum(values[1:]) / 5 for name, values in lines.items()}
 together = mean["near copies dropped, DP"]
 print("the accountant certifies ε of at most 8:", private.epsilon <= 8)
-print("deduplication and DP bring exposure to chance:", together < CHANCE + 0.9)
+print("deduplication and DP bring exposure close to chance:", together < CHANCE + 0.9)
 print(
     "that is lower than deduplication alone:",
     together < mean["near copies dropped"] - 0.3,
@@ -423,7 +426,7 @@ print("privacy costs between a quarter and all of the fluency:", 1.25 < cost < 2
 #
 # ### Budget explorer
 #
-# How often the secret was written, against what the defender did. Begin with sixteen times and *as collected*. The temperature changes what the model says; does it change the rank? When is the secret safe?
+# How often the secret was written, against what the defender did. Begin with sixteen times and *as collected*. The temperature changes how often the model says the secret; the rank is counted from its own probabilities, at temperature 1, so it stays. When is the secret safe?
 
 # %%
 MODELS = {
@@ -563,8 +566,8 @@ print(
     one_swap >= len(leaky) / 4,
 )
 print(
-    "what many restyled prompts agree on is right for more than half:",
-    voted > len(leaky) / 2,
+    "what many restyled prompts agree on is right for at least a third:",
+    voted >= len(leaky) / 3,
 )
 print(
     "the filter blocks hardly any fresh entry:",

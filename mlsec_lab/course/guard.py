@@ -111,6 +111,7 @@ COMMON = (  # exception, words in its message, what helps: the first stumbling b
     (RuntimeError, "a leaf Variable that requires grad", "a tensor with `.requires_grad_()` must not be changed in place: make a new one"),
     (RuntimeError, "modified by an inplace operation", "something that the gradient needs was changed in place: make a new tensor instead"),
     (RuntimeError, "Boolean value of Tensor", "a tensor of many booleans is no single condition: use `&`, `|` and `torch.where`"),
+    (ValueError, "not among the", "print the text: words stand apart by spaces, and only those of the vocabulary count"),
     (NameError, "", "check the spelling, and that the cell which defines this name was run"),
 )
 

@@ -24,7 +24,7 @@ def next_words(prompt, odds, truth, *, xlabel="", ylabel="", lines=None, point=N
         low, high = axes.get_ylim()
         for label in sorted(lines, key=lambda label: lines[label][1][-1]):  # names that would lie on each other move apart
             last = max(lines[label][1][-1], last + 0.07 * (high - low))
-            axes.annotate(label, (lines[label][0][-1], last), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8,
+            axes.annotate(label, (lines[label][0][-1], last), xytext=(12 if point and label == chosen else 6, 0), textcoords="offset points", va="center", fontsize=8,
                           color=BLUE if label == chosen else GREY, annotation_clip=False)
         plain_axes(axes, xlabel, ylabel, "")
         if point:

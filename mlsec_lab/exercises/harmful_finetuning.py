@@ -321,13 +321,14 @@ def _review_model(answer_, seed):
 @MIX_SAFETY.property("makes safety data the wanted share of the result")
 def _mix_share(answer, seed):
     safety = refusals(300, seed=seed)
-    for n, share in ((90, 0.1), (40, 0.5), (60, 0.25), (30, 0.0)):
+    for n, share in ((90, 0.1), (40, 0.5), (60, 0.25), (50, 0.25), (30, 0.0)):
         upload = customer(n, seed=seed)
         got = answer(upload, safety, share, seed)
         _pairs(got)
         m, wanted = len(got) - n, round(share / (1 - share) * n)
         require(m == wanted, expected=f"{wanted} safety pairs beside {n} others, {share:.0%} of all", got=f"{m}",
-                next_step="the share is of the result: m / (N + m) = share" if share else "a share of 0 adds nothing")
+                next_step="a share of 0 adds nothing" if not share else "the share is of the result: m / (N + m) = share" if m != int(share / (1 - share) * n)
+                else "round to the nearest whole number with `round`: `int` and `//` cut off")
 
 
 @MIX_SAFETY.property("takes different safety pairs, and the whole upload")

@@ -1,11 +1,12 @@
 """Lesson 05: when an attack has succeeded, the gradient of a word, a step of GCG, and two filters with the attacker who knows one of them."""
+import copy
 import functools
 
 import torch
 import torch.nn.functional as F
 
 from mlsec_lab.data_to_model.jailbreaks import PerplexityFilter, gcg, random_suffixes, suffix_losses
-from mlsec_lab.exercises import Exercise, require, require_number, require_tensor
+from mlsec_lab.exercises import Exercise, NotYet, require, require_number, require_tensor
 from mlsec_lab.victims import answer, load_model, log_probabilities, small_transformer
 from mlsec_lab.victims.corpora import REFUSAL, chat_requests, is_refusal, judge
 from mlsec_lab.victims.language import SPECIAL, split_words
@@ -227,7 +228,10 @@ def _require_share(got, share, step):
 def _gradient_shape(answer, seed):
     model = _tiny(seed)
     for suffix in ("a b c", "h . ? a e"):
-        require_tensor(answer(model, "d e ?", suffix, "yes ."), (len(suffix.split()), len(model.vocabulary)), what="the gradient")
+        found = answer(model, "d e ?", suffix, "yes .")
+        require(not (isinstance(found, torch.Tensor) and found.shape[-1:] == model.embedding.weight.shape[1:]), expected="a column for each word of the vocabulary",
+                got="one for each number of a word's vector", next_step="take the gradient of the one-hot rows, not that of the vectors that they become")
+        require_tensor(found, (len(suffix.split()), len(model.vocabulary)), what="the gradient")
 
 
 @TOKEN_GRADIENTS.property("is the slope of the target's loss, for every word of the target")
@@ -254,7 +258,8 @@ def _gradient_slope(answer, seed):
     true, found = torch.stack(true).float(), torch.stack([got[place, word] for place, word in nudges]).float()
     likeness = F.cosine_similarity(true, found, 0).item()
     require(likeness > 0, expected="the direction in which the loss grows", got="the opposite direction, or nothing to do with it",
-            next_step="return the gradient of the loss as it is: positive where a word makes the target less likely; and check that the logits of the places before the target's words are those compared with them")
+            next_step="return the gradient of the loss as it is: positive where a word makes the target less likely. Check that the words of `model.vocabulary.around(request)` "
+            "stand before and behind the suffix, and that the logits of the places before the target's words are those compared with them")
     require(likeness > 0.99, expected="the slope of the loss of the target's words", got=f"numbers that are like it to {likeness:.2f}",
             next_step="each place predicts the next word: the input ends before the target's last word, and the last `len(wanted)` logits belong to the target's words")
     size = (found.norm() / true.norm()).item()
@@ -281,13 +286,36 @@ def _gradient_promise(answer, seed):
 @GCG_STEP.property("gives a suffix of as many ordinary words")
 def _step_form(answer, seed):
     request, suffix = _start(seed)
-    found = answer(_model(), request.text, suffix, request.opening, 8, 24, seed)
+    advice = "leave the special tokens out: look at the columns of `model.vocabulary.ordinary` alone, and turn what `topk` counts back into word numbers"
+    found = _advised(answer, ("not among",), advice)(_model(), request.text, suffix, request.opening, 8, 24, seed)
     require(isinstance(found, str), expected="a suffix, a string", got=type(found).__name__,
             next_step="`model.vocabulary.decode(ids)` makes a string of word numbers")
-    require(not any(special in found for special in SPECIAL), expected="ordinary words", got=f"{found}",
-            next_step="leave the special tokens out: look at the columns of `model.vocabulary.ordinary` alone, and turn what `topk` counts back into word numbers")
+    require(not any(special in found for special in SPECIAL), expected="ordinary words", got=f"{found}", next_step=advice)
     require(len(split_words(found)) == 6, expected="a suffix of 6 words, like the one before", got=f"{len(split_words(found))} words: {found}",
             next_step="swap a word: put the new one in the place of the old one")
+    found = _advised(answer, ("not among", "equally many words"), advice)(_tempting(request, suffix), request.text, suffix, request.opening, 4, 48, seed)
+    require(not any(special in found for special in SPECIAL), expected="ordinary words, also where a special token promises most", got=f"{found}", next_step=advice)
+
+
+def _tempting(request, suffix):
+    """The assistant with other numbers for <pad>, which no chat holds: its gradient promises most in most places of the suffix."""
+    model = copy.deepcopy(_model())
+    slopes = token_gradients(model, request.text, suffix, request.opening) @ torch.linalg.pinv(model.embedding.weight.detach().T)
+    with torch.no_grad():
+        model.embedding.weight[SPECIAL.index("<pad>")] = -20 * (slopes / slopes.norm(dim=1, keepdim=True)).sum(0)
+    return model
+
+
+def _advised(answer, words, advice):
+    """`answer`, with this advice where it ends in an exception that says one of `words`."""
+    def advised(*arguments):
+        try:
+            return answer(*arguments)
+        except NotYet as found:
+            if any(one in found.got for one in words):
+                raise NotYet(found.expected, found.got, advice, found.about) from None
+            raise
+    return advised
 
 
 @GCG_STEP.property("swaps one word, the best of those it tried")
@@ -451,7 +479,8 @@ def _erase_shape(answer, seed):
 def _erase_nothing(answer, seed):
     texts = _texts(seed, 3) + _texts(seed, 3, True)
     expected = torch.tensor([is_refusal(said) for said in _answers(texts)])
-    _require_verdicts(answer(_model(), texts, 0), expected, "with most = 0 there is one version, the text itself: are its last words all there?")
+    found = _advised(answer, ("at least one list",), "with most = 0 nothing is erased: ask about the text itself, which is a version too")(_model(), texts, 0)
+    _require_verdicts(found, expected, "with most = 0 there is one version, the text itself: are its last words all there?")
 
 
 @ERASE_AND_CHECK.property("refuses where erasing `most` words uncovers a refusal")

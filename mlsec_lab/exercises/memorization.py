@@ -198,7 +198,8 @@ def _about_exposure(got, place, digits):
         return "the likeliest secret has rank 1: count those that are at least as likely as the true one"
     if abs(got - math.log2(place + 1)) < 0.02:
         return "that is the logarithm of the rank alone: take it away from log2 of the number of candidates"
-    return "compare whole secrets: for each row the sum over its words, the likeliest with rank 1"
+    return ("compare whole secrets: for each a row of `canary.prefix` with the candidate behind it, made with `whole=False` because the text may go on; "
+            "then the sum over the row's words, and rank 1 for the likeliest")
 
 
 @EXPOSURE.property("depends on the model that it is given")
@@ -262,7 +263,8 @@ def _judge_order(found, texts, own, other, what):
     near = lambda key: sum(b < a - 1e-5 * abs(a) for a, b in zip(map(key, found), map(key, found[1:]))) == 0  # noqa: E731
     step = ("the lowest ratio comes first: what surprises the model least, compared" if near(lambda t: -ratio[t]) else
             "divide the two surprises, do not subtract them" if any(near(lambda t: surprise[t] - unit * others[t]) for unit in (1, 8, math.log(2), 8 * math.log(2))) else
-            "the surprise of a text is the sum over its words, not their mean" if near(lambda t: ratio[t] / (length[t] + 1)) or near(lambda t: ratio[t] / length[t]) else
+            "the surprise of a text is the sum over its words, not their mean and not the perplexity"
+            if near(lambda t: ratio[t] / (length[t] + 1)) or near(lambda t: ratio[t] / length[t]) or near(lambda t: math.exp(surprise[t] / (length[t] + 1)) / others[t]) else
             f"divide by {what}: the model's own surprise is only half of it" if near(surprise.get) or near(lambda t: surprise[t] / (length[t] + 1)) else
             f"sort by the model's surprise over {what}, from low to high")
     require(False, expected="ratios that grow from text to text", got=f"{wrong} of {len(found) - 1} neighbours the wrong way round", next_step=step)
@@ -460,7 +462,7 @@ def _allowed_next(answer, seed):
         logits, row, order = _filter_case(seed + n, n)
         got = _word(answer(logits.clone(), list(row), _forbidding(row, n, order[:blocked]), n))
         require(got == order[blocked], expected=f"word {order[blocked]}: the {blocked} likelier ones complete a run of {n}", got=f"word {got}",
-                next_step="the protected run is the last n - 1 words of `row` and the candidate behind them" if got == order[0]
+                next_step="the protected run is the last n - 1 words of `row` and the candidate behind them, a tuple of ints: a tensor is never found in a set" if got == order[0]
                 else "go on until a word completes no protected run, from the likeliest to the unlikeliest")
 
 

@@ -67,10 +67,10 @@ def review_one_by_one(model, upload):
 
 # ---- safety data
 
-def mix_variant(*, of="result", draw="sample", order="whole", drop=False):
+def mix_variant(*, of="result", draw="sample", order="whole", drop=False, whole=round):
     def mix_safety(upload, safety, share, seed):
         rng, n = random.Random(seed), len(upload)
-        m = round({"result": share / (1 - share), "upload": share, "safety": 0}[of] * n) if of != "safety" else round(share * len(safety))
+        m = whole({"result": share / (1 - share), "upload": share, "safety": 0}[of] * n) if of != "safety" else round(share * len(safety))
         added = {"sample": lambda: rng.sample(safety, m), "choices": lambda: rng.choices(safety[:20], k=m), "first": lambda: safety[:m]}[draw]()
         mixed = (list(upload)[m:] if drop else list(upload)) + added
         if order == "whole":
@@ -139,6 +139,7 @@ WRONG = [
      "goes by the model", "ask `model`"),
     (REVIEW, "keeps everything", lambda model, upload: [True for _ in upload], "keeps what the model answers", "ask the model each request"),
     (MIX_SAFETY, "takes the share of the upload", mix_variant(of="upload"), "wanted share", "of the result"),
+    (MIX_SAFETY, "cuts off", mix_variant(whole=int), "wanted share", "round to the nearest"),
     (MIX_SAFETY, "takes the share of the safety data", mix_variant(of="safety"), "wanted share", "of the result"),
     (MIX_SAFETY, "draws with putting back", mix_variant(draw="choices"), "different safety pairs", "puts back"),
     (MIX_SAFETY, "takes the first ones", mix_variant(draw="first"), "different safety pairs", "sample"),

@@ -55,11 +55,11 @@ def gradients_by_vectors(model, request, suffix, target):
 
 # ---- a GCG step
 
-def step_variant(*, sign=-1, best=min, only_ordinary=True, seeded=True, at_random=False, swaps=1, fixed_seed=None, inserts=False):
+def step_variant(*, sign=-1, best=min, only_ordinary=True, below=5, seeded=True, at_random=False, swaps=1, fixed_seed=None, inserts=False):
     def gcg_step(model, request, suffix, target, candidates=32, batch=96, seed=0):
         words = model.vocabulary
         slope = sign * token_gradients(model, request, suffix, target)
-        ordinary = torch.tensor(words.ordinary if only_ordinary else range(5))
+        ordinary = torch.tensor(words.ordinary if only_ordinary else range(below or len(words)))
         best_words = ordinary[slope[:, ordinary].topk(min(candidates, len(ordinary))).indices]
         generator = torch.Generator().manual_seed(seed if fixed_seed is None else fixed_seed) if seeded else None
         trials = []
@@ -172,6 +172,7 @@ WRONG = [
     (GCG_STEP, "uphill", step_variant(sign=1), "swaps one word", "most negative"),
     (GCG_STEP, "the worst of the trials", step_variant(best=max), "swaps one word", "lowest"),
     (GCG_STEP, "special tokens too", step_variant(only_ordinary=False), "runs to its `return`", "not among"),
+    (GCG_STEP, "whatever promises most", step_variant(only_ordinary=False, below=None), "runs to its `return`", "leave the special tokens out"),
     (GCG_STEP, "several words at once", step_variant(swaps=3), "swaps one word", "as it was"),
     (GCG_STEP, "a word more", step_variant(inserts=True), "as many ordinary words", "in the place of the old one"),
     (GCG_STEP, "one and the same draw", step_variant(fixed_seed=5), "draws by its seed", "to the generator"),
