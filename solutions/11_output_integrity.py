@@ -54,7 +54,7 @@ model = load_model(f"{VICTIM}_cnn")
 course_map("M→D")
 
 # %% [markdown]
-# The model of lesson 01 answers behind HTTP: Flask makes the answers, waitress serves them, on this machine alone. Each answer holds a label and its probability. `signers` is empty for now; what you put into it
+# The model of lesson 01 answers behind HTTP: Flask makes the answers, waitress serves them, on this machine alone. Each answer holds a label and, under `confidences`, its probability. `signers` is empty for now; what you put into it
 # later goes along with every answer. The clock stands still until you move it.
 #
 # Whatever this notebook starts, servers and processes, ends with its kernel. If you run this cell again, run those below again, too.
@@ -113,7 +113,7 @@ taken, reasons = ask(proxy.url, some, classes)
 said = [record.labels[0] for record in service.log[asked_before:] if record.images]
 read = [f"{was} → {classes[now]}" for was, now in zip(said, taken)]
 show(
-    pictures(some[:6], read[:6], colours=[RED] * 6, size=1.9),
+    pictures(some[:6], read[:6], columns=3, colours=[RED] * 6, size=1.9),
     "Six signs. Above each: what the service said and what the client was told.",
 )
 
@@ -230,8 +230,8 @@ print(
 )
 
 # %% [markdown]
-# The last two lines are about *time*, and time is the client's own clock: one that is a day behind refuses a good certificate that is new, one that is ahead
-# takes none at all. waitress speaks no TLS. As outside, a **front** ends it: a process that holds the certificate and passes requests on to the service.
+# The last two lines are about *time*, and time is the client's own clock: one that is a day behind refuses a good certificate that is new, one that is years
+# ahead takes none at all. waitress speaks no TLS. As in many real services, a **front** ends it: a process that holds the certificate and passes requests on to the service.
 #
 # The attacker in the middle now has two ways: carry on the encrypted bytes and damage them, or end TLS with a certificate of their own.
 
@@ -266,7 +266,7 @@ show(
 
 # %% claim="tls"
 print(
-    "over TLS no changed answer is taken, whatever the attacker does on the wire:",
+    "over TLS neither a certificate of their own nor damage gets an answer taken:",
     fooled["own certificate"] == fooled["bytes damaged"] == 0,
 )
 print(
@@ -396,7 +396,7 @@ replayed, reasons = ask(front.url, others, classes, check=guide_check, context=c
 front.rewrite = None
 told = [f"read as {classes[k]}" for k in replayed[:6]]
 show(
-    pictures(others[:6], told, colours=[RED] * 6, size=1.9),
+    pictures(others[:6], told, columns=3, colours=[RED] * 6, size=1.9),
     f"Six signs of other classes, and each is read as {wanted}.",
 )
 
@@ -509,7 +509,7 @@ print(f"{(replayed >= 0).sum()} of 60 replays taken:", *reasons)
 
 # %% [markdown]
 # Does it hold against more than the attack we thought of? Take the thousand genuine exchanges that have just gone over the wire, and change each in one of
-# eleven ways. The guide's check sees the same changes, on answers that carry its own signature.
+# eleven ways. The guide's check sees the same changes, on answers that carry its own signature; where it crashes, that counts as a refusal.
 
 # %%
 ways = integrity.MUTATIONS
@@ -669,7 +669,7 @@ explore(
 )
 
 # %% [markdown]
-# Three things to find there. With the question alone, a record of the *same* sign is good for ever. With the time, it is good for as long as the tolerance, and a
+# Three things to find there. With the question alone, a record of the *same* sign is good for ever, and does harm once the service would answer otherwise, with a mended model, say. With the time, it is good for as long as the tolerance, and a
 # clock that is off by more refuses honest answers: a tolerance is a price, paid either way. With the nonce no record is good at all, however young, and the time is left
 # for those who keep answers and look at them later. The nonce has its own price: an honest cache can no longer help, since no answer fits a second request.
 
@@ -788,13 +788,13 @@ print(
     forgeries["HMAC, forged with the shared key"][1] == 1,
 )
 print(
-    "with the public key of Ed25519 nobody can:",
+    "neither way of forging with the public key of Ed25519 is taken:",
     forgeries["Ed25519, public key as private"][1]
     == forgeries["Ed25519, public key as secret"][1]
     == 0,
 )
 print(
-    "unless the answer may say how it was signed:",
+    "a client that lets the answer say how it was signed takes every forgery:",
     forgeries["method named by the answer"][1] == 1,
 )
 

@@ -52,7 +52,7 @@ course_map("M→M")
 
 # %% [markdown]
 # **How this lesson keeps its payloads harmless.** Everything is forged here, while you watch, and does one thing: it writes the file
-# `executed.txt` into the folder where it wakes up. Nothing is loaded in this notebook. `open_in_quarantine` starts a child process in a temporary
+# `executed.txt` into the folder where it wakes up. No pickle is loaded in this notebook. `open_in_quarantine` starts a child process in a temporary
 # folder that is deleted afterwards, hides your home and your keys from it, lets it write nowhere else and cuts off its network: by the kernel on Linux
 # where that is allowed, elsewhere by a hook inside Python, which code that means harm can get around. It is a fence, not a prison.
 # A virus scanner on your computer may object to some files all the same; it would be right to.
@@ -165,7 +165,7 @@ plain = opened["torch.load(weights_only=True)", "weights by\ntorch.save"]
 print("weights_only=True loads plain weights:", plain.result == "loaded")
 
 # %% [markdown]
-# Four ways to load a model, four ways to run a stranger's code, and no extension was needed: joblib and numpy take any pickle. (numpy opens torch's archive as a bundle of files and reads none of them.)
+# Four ways to load a model, four ways to run a stranger's code, and the file's name played no part: joblib, torch and numpy take a plain pickle, too. (numpy opens torch's archive as a bundle of files and reads none of them.)
 # `weights_only=True` is a loader with an **allowlist**: a short list of names that weights need, and all else is
 # refused. It is torch's default since 2.6. It is still code that obeys a file, and has had holes (CVE-2025-32434, closed in 2.6; CVE-2026-24747, closed in 2.10), so keep torch up to
 # date. The safetensors loader has nothing that could be called.
@@ -303,7 +303,8 @@ def draw(result):
         f"{file} {said}. A list of {length} modules lets {passed:.0%} of the payloads "
         f"pass and stops {stopped:.0%} of the innocent files."
     )
-    title = (f"{file} {said.split(' for ')[0]}", RED if found else GREEN)
+    colour = GREEN if bool(found) == (file in harmful) else RED
+    title = (f"{file} {said.split(' for ')[0]}", colour)
     return program(lines, title=title, beside=shares, most=14), alt
 
 
@@ -322,7 +323,7 @@ explore(
 # %%
 lengths = list(range(0, len(LIST) + 1, 2)) + [len(LIST)] * (len(LIST) % 2)
 shares = [compute("cProfile.run", length)[-1] for length in lengths]
-lines = {label: [share[label] for share in shares] for label in shares[0]}
+lines = {label: [share[label] for share in shares] for label in reversed(shares[0])}
 show(
     curves(lengths, lines, xlabel="modules on the list", ylabel="share of the files"),
     "The longer the list, the fewer payloads pass; where none pass, innocent files are "
@@ -437,7 +438,7 @@ print(
 # %% [markdown]
 # No column is both complete and silent, and that is no accident. A blocklist knows what was bad yesterday: picklescan's has been lengthened after one advisory upon another (CVE-2025-1716 was
 # `pip.main`). Whoever trusts nothing unknown catches all thirty and stops honest files with them; fickling stops even plain weights.
-# The useful reading is another one: the files that pass *every* allowlist are plain weights. So **ask for plain weights**, and no scanner has to guess.
+# The useful reading is another one: what the complete ones let pass, where they let anything pass, is plain weights. So **ask for plain weights**, and no scanner has to guess.
 #
 # ## A format that cannot call
 #
@@ -547,6 +548,8 @@ print("one chosen bit takes more than half of the right answers:", aimed < befor
 # %% exercise="supply_chain.load_pinned"
 
 # %% [markdown]
+# The three: the guide loads first, it hashes what has been loaded already, and `python -O` leaves every `assert` out.
+#
 # A small hub to try it on. Revisions are fixed; the branch `main` is a pointer, and today it is moved.
 
 # %%
@@ -684,14 +687,15 @@ print(
 print("wheels only: it does not:", not woken["the same, wheels only"])
 
 # %% [markdown]
-# A version number is a wish; a hash is a fact. Note what the lock cannot do: had you written `sightools` when you made it, it would hold you to that package faithfully.
+# A version number is a wish; a hash is a fact. With both files there, the lock installs neither: pip picks one by its name and hashes it afterwards. (An index that publishes hashes lets pip pick the right one.) Note what the lock cannot do: had you written `sightools` when you made it, it would hold you to that package faithfully.
 #
 # ## What you have seen
 #
 # **Shown:** loading a model by pickle, joblib, numpy or an open `torch.load` runs what its author likes; scanners either miss something or stop honest files; a format without calls and an
 # allowlist keep code out; a pin refuses every changed bit; a lock does the same for packages.
 #
-# **Not shown:** that any of this is safe against *bad weights*: a backdoored model passes every measure of this lesson (lessons 13 and 16). Nor did we leave the computer: hubs and
+# **Not shown:** that your `names_in` is hard to mislead. It takes the two strings *pushed* last; a pickle can push two harmless ones, take them off again by `POP`, and name what lies beneath. A scanner has to follow the whole stack.
+# Nor that any of this is safe against *bad weights*: a backdoored model passes every measure of this lesson (lessons 13 and 16). We did not leave the computer either: hubs and
 # registries such as Hugging Face or MLflow serve files and add accounts, signatures and scans of their own, and an MLflow model may well have a pickle inside. The quarantine is a teaching aid, not a sandbox to open found malware in.
 #
 # **On Monday**

@@ -187,7 +187,8 @@ def opcodes(data):
 def names_in(data):
     """The names, "module.name", that a pickle asks Python for: a set.  Raises ValueError where it cannot be read to its end.
 
-    Reads the names that `pickle.dumps` writes. Whoever writes opcodes by hand can hide them from so short a reader: "?" stands for those.
+    Reads the names that `pickle.dumps` writes. Whoever writes opcodes by hand can hide them from so short a reader, behind others that
+    are taken off the stack again, or where it sees no name: "?" stands for those.
     """
     names, strings, memo = set(), [], {}
     pushed = None  # the string that the last opcode put on the stack
