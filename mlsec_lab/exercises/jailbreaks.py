@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mlsec_lab.data_to_model.jailbreaks import PerplexityFilter, gcg, random_suffixes, suffix_losses
-from mlsec_lab.exercises import Exercise, NotYet, require, require_number, require_tensor
+from mlsec_lab.exercises import Exercise, advising, require, require_number, require_tensor
 from mlsec_lab.victims import answer, load_model, log_probabilities, small_transformer
 from mlsec_lab.victims.corpora import REFUSAL, chat_requests, is_refusal, judge
 from mlsec_lab.victims.language import SPECIAL, split_words
@@ -287,13 +287,15 @@ def _gradient_promise(answer, seed):
 def _step_form(answer, seed):
     request, suffix = _start(seed)
     advice = "leave the special tokens out: look at the columns of `model.vocabulary.ordinary` alone, and turn what `topk` counts back into word numbers"
-    found = _advised(answer, ("not among",), advice)(_model(), request.text, suffix, request.opening, 8, 24, seed)
+    with advising("not among", next_step=advice):
+        found = answer(_model(), request.text, suffix, request.opening, 8, 24, seed)
     require(isinstance(found, str), expected="a suffix, a string", got=type(found).__name__,
             next_step="`model.vocabulary.decode(ids)` makes a string of word numbers")
     require(not any(special in found for special in SPECIAL), expected="ordinary words", got=f"{found}", next_step=advice)
     require(len(split_words(found)) == 6, expected="a suffix of 6 words, like the one before", got=f"{len(split_words(found))} words: {found}",
             next_step="swap a word: put the new one in the place of the old one")
-    found = _advised(answer, ("not among", "equally many words"), advice)(_tempting(request, suffix), request.text, suffix, request.opening, 4, 48, seed)
+    with advising("not among", "equally many words", next_step=advice):
+        found = answer(_tempting(request, suffix), request.text, suffix, request.opening, 4, 48, seed)
     require(not any(special in found for special in SPECIAL), expected="ordinary words, also where a special token promises most", got=f"{found}", next_step=advice)
 
 
@@ -304,18 +306,6 @@ def _tempting(request, suffix):
     with torch.no_grad():
         model.embedding.weight[SPECIAL.index("<pad>")] = -20 * (slopes / slopes.norm(dim=1, keepdim=True)).sum(0)
     return model
-
-
-def _advised(answer, words, advice):
-    """`answer`, with this advice where it ends in an exception that says one of `words`."""
-    def advised(*arguments):
-        try:
-            return answer(*arguments)
-        except NotYet as found:
-            if any(one in found.got for one in words):
-                raise NotYet(found.expected, found.got, advice, found.about) from None
-            raise
-    return advised
 
 
 @GCG_STEP.property("swaps one word, the best of those it tried")
@@ -479,7 +469,8 @@ def _erase_shape(answer, seed):
 def _erase_nothing(answer, seed):
     texts = _texts(seed, 3) + _texts(seed, 3, True)
     expected = torch.tensor([is_refusal(said) for said in _answers(texts)])
-    found = _advised(answer, ("at least one list",), "with most = 0 nothing is erased: ask about the text itself, which is a version too")(_model(), texts, 0)
+    with advising("at least one list", next_step="with most = 0 nothing is erased: ask about the text itself, which is a version too"):
+        found = answer(_model(), texts, 0)
     _require_verdicts(found, expected, "with most = 0 there is one version, the text itself: are its last words all there?")
 
 

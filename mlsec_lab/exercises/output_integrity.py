@@ -4,7 +4,7 @@ import json
 import random
 import ssl
 
-from mlsec_lab.exercises import Exercise, NotYet, require
+from mlsec_lab.exercises import Exercise, NotYet, advising, require
 from mlsec_lab.model_to_data import integrity
 from mlsec_lab.model_to_data.integrity import IntegrityError, read_json
 from mlsec_lab.victims.tls import LabCA, explain, handshake
@@ -193,12 +193,9 @@ def _require_bytes(value, what):
 def _tampered(answer, seed, **options):
     """(content before, content after) of an answer that was tampered with."""
     said = _answer(random.Random(seed), **options)
-    try:
+    with advising("KeyError: 'probabilities'", expected="an answer without probabilities changed, too",
+                  next_step="not every answer has them: `if \"probabilities\" in said:`"):
         got = _require_bytes(answer(_bytes(said), CLASSES), "the new answer")
-    except NotYet as found:
-        if found.got.startswith("KeyError: 'probabilities'"):
-            raise NotYet("an answer without probabilities changed, too", found.got, "not every answer has them: `if \"probabilities\" in said:`") from None
-        raise
     try:
         after = json.loads(got)
         if not isinstance(after, dict):
@@ -314,12 +311,9 @@ def _authorities(seed):
 
 def _context(answer, seed):
     ours, other = _authorities(seed)
-    try:
+    with advising("FileNotFoundError", "OSError", expected="a context made of the certificate's text",
+                  next_step="`cafile=` wants the name of a file: `cadata=` takes text"):
         context = answer(ours.certificate)
-    except NotYet as found:
-        if found.got.startswith(("FileNotFoundError", "OSError")):
-            raise NotYet("a context made of the certificate's text", found.got, "`cafile=` wants the name of a file: `cadata=` takes text") from None
-        raise
     require(isinstance(context, ssl.SSLContext), expected="an ssl.SSLContext", got=type(context).__name__, next_step="return the context itself")
     require(context.protocol != ssl.PROTOCOL_TLS_SERVER, expected="a context for clients", got="one for servers",
             next_step="make it with `ssl.PROTOCOL_TLS_CLIENT`")
@@ -428,12 +422,9 @@ def _replay_none(answer, seed):
 
 def _message(answer, request, said, time="100.000"):
     request, said = (part if isinstance(part, bytes) else _bytes(part) for part in (request, said))
-    try:
+    with advising("bytes is not JSON serializable", expected="a message made of what the JSON says",
+                  next_step="`json.dumps` takes no bytes: read them with `read_json` first"):
         return _require_bytes(answer(request, said, time), "the message")
-    except NotYet as found:
-        if "bytes is not JSON serializable" in found.got:
-            raise NotYet("a message made of what the JSON says", found.got, "`json.dumps` takes no bytes: read them with `read_json` first") from None
-        raise
 
 
 @SIGNED_MESSAGE.property("gives the same bytes for the same answer, however it is written")
@@ -493,10 +484,8 @@ def _message_strict(answer, seed):
     request, said = _bytes(_request(chance)), _bytes(_answer(chance))
     for bad, what in ((b'{"labels": ["yield"], ' + said[1:], "with labels twice"), (b'{"a": {"b": 1, "b": 2}}', "with a name twice, further in"),
                       (b'{"labels": ["stop"], "confidences": [NaN]}', "with NaN")):
-        try:
+        with advising(expected=f"a ValueError for an answer {what}", next_step="read it with `read_json`, which is as strict as it should be"):
             answer(request, bad, "100.000", raises=ValueError)
-        except NotYet as found:
-            raise NotYet(f"a ValueError for an answer {what}", found.got, "read it with `read_json`, which is as strict as it should be") from None
 
 
 def _signed(seed, *, key="hmac", time="100.000"):
@@ -513,23 +502,17 @@ def _signed(seed, *, key="hmac", time="100.000"):
 
 
 def _refuses(answer, exchange, verify, what, next_step, now=100.0, tolerance=30):
-    try:
+    with advising(expected=f"an IntegrityError for {what}", next_step=next_step):
         answer(*exchange, signed_message, verify, now, tolerance, raises=IntegrityError)
-    except NotYet as found:
-        raise NotYet(f"an IntegrityError for {what}", found.got, next_step) from None
 
 
 @CHECK_ANSWER.property("returns the content of a genuine answer")
 def _check_genuine(answer, seed):
     for key in ("hmac", "ed25519"):
         exchange, verify = _signed(seed, key=key)
-        try:
+        with advising("IntegrityError", expected="a genuine answer taken", next_step="`verify(message(request, answer, time), signature)` is True "
+                      "for a genuine answer: leave comparing to it, and raise only where it is False"):
             got = answer(*exchange, signed_message, verify, 101.0, 30)
-        except NotYet as found:
-            if found.got.startswith("IntegrityError"):
-                raise NotYet("a genuine answer taken", found.got, "`verify(message(request, answer, time), signature)` is True for a genuine answer: "
-                             "leave comparing to it, and raise only where it is False") from None
-            raise
         require(got == json.loads(exchange[2]), expected="the content of the answer, a dict", got=f"{type(got).__name__} {got!r:.50}",
                 next_step="`return json.loads(answer)` at the end: use what was verified, and nothing else")
 
@@ -574,11 +557,9 @@ def _check_clock(answer, seed):
     exchange, verify = _signed(seed)
     tolerance = random.Random(seed).randrange(5, 90)
     for off in (tolerance - 1, 1 - tolerance):
-        try:
+        with advising(expected=f"a genuine answer taken with clocks that are {abs(off)} s apart, of {tolerance} allowed",
+                      next_step="the time in the header is seconds as text: compare `float(time)` with `now`"):
             answer(*exchange, signed_message, verify, 100.0 + off, tolerance)
-        except NotYet as found:
-            raise NotYet(f"a genuine answer taken with clocks that are {abs(off)} s apart, of {tolerance} allowed", found.got,
-                         "the time in the header is seconds as text: compare `float(time)` with `now`") from None
     for off in (tolerance + 1, -1 - tolerance):
         _refuses(answer, exchange, verify, f"an answer that was signed {abs(off)} s {'ago' if off > 0 else 'ahead'}, where {tolerance} are allowed",
                  "a clock may be off in both directions: use `abs`", 100.0 + off, tolerance)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from mlsec_lab.exercises import Exercise, NotYet, require, require_number
+from mlsec_lab.exercises import Exercise, NotYet, advising, require, require_number
 from mlsec_lab.model_to_model import supply_chain
 from mlsec_lab.model_to_model.quarantine import MARKER, open_in_quarantine
 from mlsec_lab.model_to_model.supply_chain import BLOCKED, Call, flip_bit, on_list
@@ -181,12 +181,9 @@ def _without_running(answer, arguments, place):
 def _forge_bytes(answer, seed):
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "ran"
-        try:
+        with advising("must be a tuple", expected="a pickle",
+                      next_step="the arguments are a tuple, also where there is one: `return exec, (code,)`, with the comma"):
             data = _without_running(answer, (f"open({str(place)!r}, 'w').close()",), place)
-        except NotYet as found:
-            if "must be a tuple" in found.got:
-                raise NotYet("a pickle", found.got, "the arguments are a tuple, also where there is one: `return exec, (code,)`, with the comma") from None
-            raise
     _require_bytes(data)
     try:
         list(pickletools.genops(data))
@@ -243,13 +240,9 @@ def _require_names(found, expected, next_step):
 
 def _read(answer, data):
     """What the answer finds in `data`; NotYet with more to go by where its own lists let it down."""
-    try:
+    with advising("IndexError", "KeyError", expected="a set of names", next_step="MEMOIZE files what was pushed just before it, string or not: keep "
+                  "that in a variable of its own, file it under `len(memo)`, and fetch it by the opcodes whose names end in GET"):
         return answer(data)
-    except NotYet as found:
-        if found.got.startswith(("IndexError", "KeyError")):
-            raise NotYet("a set of names", found.got, "MEMOIZE files what was pushed just before it, string or not: keep that in a variable of its own, "
-                         "file it under `len(memo)`, and fetch it by the opcodes whose names end in GET") from None
-        raise
 
 
 def _call(function):
@@ -382,10 +375,8 @@ def _score_errors(answer, seed):
         return data == harmful[0]
 
     next_step = "call `scan` in a `try`; in its `except Exception` the file counts as stopped, harmful or not"
-    try:
+    with advising(expected="two numbers, whatever the scanner does", next_step=next_step):
         found = answer(stumbles, harmful, innocent)
-    except NotYet as stumbled:
-        raise NotYet("two numbers, whatever the scanner does", stumbled.got, next_step) from None
     _require_pair(found, (0.5, 0.5), next_step)
 
 
@@ -428,13 +419,9 @@ def _require_refused(answer, sent, sha256):
 def _pinned_genuine(answer, seed):
     tensors, data, sha256 = _weights(seed)
     hub, revision = _Hub(data), f"{seed:040x}"
-    try:
+    with advising("ValueError", expected="the tensors of the genuine file", next_step="`hashlib.sha256(data).hexdigest()` gives the 64 digits "
+                  "to compare with: `.digest()` gives bytes, which equal no text"):
         found = answer(hub, revision, sha256)
-    except NotYet as refused:
-        if refused.got.startswith("ValueError"):
-            raise NotYet("the tensors of the genuine file", refused.got, "`hashlib.sha256(data).hexdigest()` gives the 64 digits to compare with: "
-                         "`.digest()` gives bytes, which equal no text") from None
-        raise
     _require_tensors(found, tensors)
     require(set(hub.asked) == {revision}, expected=f"`fetch` to be asked for {revision[-8:]}", got=str(hub.asked)[:80], next_step="hand the argument `revision` on to `fetch`")
 

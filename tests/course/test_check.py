@@ -13,7 +13,7 @@ import torch
 
 from mlsec_lab.course import check, progress
 from mlsec_lab.course.check import Attempt, exercise, judge
-from mlsec_lab.exercises import Exercise, NotYet, require
+from mlsec_lab.exercises import Exercise, NotYet, advising, require
 from mlsec_lab.victims import small_cnn
 
 MODEL = small_cnn(size=8, width=4)
@@ -380,6 +380,20 @@ def test_notyet_reads_as_a_sentence():
     with pytest.raises(NotYet, match="expected 1; got 2; count again"):
         require(False, expected="1", got="2", next_step="count again")
     require(True, expected="", got="", next_step="")
+
+
+def test_advice_is_given_for_the_exceptions_that_it_is_meant_for_and_no_others():
+    def ends_in(got):
+        raise NotYet("a result", got, "look", about="runs")
+    for got, words, step, expected in (("KeyError: 'a'", ("KeyError",), "use get", "a result"), ("KeyError: 'a'", (), "use get", "a result"),
+                                       ("OSError: b", ("KeyError", "ValueError"), "look", "a result")):
+        with pytest.raises(NotYet) as found, advising(*words, next_step="use get"):
+            ends_in(got)
+        assert (found.value.got, found.value.next_step, found.value.expected, found.value.about) == (got, step, expected, "runs")
+    with pytest.raises(NotYet, match="expected a name; got KeyError; use get"), advising(expected="a name", next_step="use get"):
+        ends_in("KeyError")
+    with advising(next_step="use get"):
+        pass
 
 
 # ---- in a real kernel

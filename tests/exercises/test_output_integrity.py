@@ -93,6 +93,11 @@ def refused_share(check, genuine, attacked):
     return first, 1 - second
 
 
+def needs_probabilities(answer, classes):
+    json.loads(answer)["probabilities"]
+    return reference.tamper(answer, classes)
+
+
 # ---- lab_context
 
 def by_default_context(certificate):
@@ -240,6 +245,12 @@ def forgets_verify(request, headers, answer, message, verify, now, tolerance):
     return json.loads(answer)
 
 
+def compares_by_hand(request, headers, answer, message, verify, now, tolerance):
+    if verify(message(request, answer, headers["X-Time"]), headers["X-Signature"]) != headers["X-Signature"]:
+        raise IntegrityError("no")
+    return json.loads(answer)
+
+
 def only_the_past(request, headers, answer, message, verify, now, tolerance):
     content = reference.check_answer(request, headers, answer, message, verify, now, 1e9)
     if now - float(headers["X-Time"]) > tolerance:
@@ -280,6 +291,7 @@ WRONG = [
     (TAMPER, "a label that gives it away", made_up_label, "another class that the service knows", "hacked"),
     (TAMPER, "the first class for all", always_the_first, "another class that the service knows", "as before"),
     (TAMPER, "text", lambda answer, classes: reference.tamper(answer, classes).decode(), "hold the same names", "`.encode()`"),
+    (TAMPER, "takes probabilities for granted", needs_probabilities, "hold the same names", "not every answer has them"),
     (TAMPER, "not JSON", lambda answer, classes: re.sub(rb'\["', b"[", answer), "hold the same names", "json.dumps"),
     (RATES, "counts, not shares", lambda check, genuine, attacked: tuple(len(some) * share for some, share in zip((genuine, attacked), reference.rates(check, genuine, attacked))),
      "shares from 0 to 1", "divide"),
@@ -289,6 +301,8 @@ WRONG = [
     (RATES, "the refused ones", refused_share, "whichever way it says no", "taken if `check(*exchange)` returns"),
     (LAB_CONTEXT, "no authority", lambda certificate: ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), "that the lab's authority has certified", "load_verify_locations"),
     (LAB_CONTEXT, "no look at the host", without_hosts, "for another host", "check_hostname"),
+    (LAB_CONTEXT, "the text as a file's name", lambda certificate: ssl.create_default_context(cafile=certificate),
+     "that the lab's authority has certified", "`cadata=` takes text"),
     (LAB_CONTEXT, "verifies nothing", believing_all, "another authority", "verify_mode"),
     (LAB_CONTEXT, "for servers", for_servers, "that the lab's authority has certified", "PROTOCOL_TLS_CLIENT"),
     (LAB_CONTEXT, "one authority more", one_more_authority, "alone", "certify somebody else"),
@@ -299,6 +313,7 @@ WRONG = [
     (REPLAY_LABEL, "the first", lambda exchanges, wanted: exchanges[0][1:], "with the wanted label", "compare the label"),
     (SIGNED_MESSAGE, "str of the content", as_python_prints_it, "however it is written", "sort_keys=True"),
     (SIGNED_MESSAGE, "the answer as it came", answer_as_it_came, "however it is written", "sort_keys=True"),
+    (SIGNED_MESSAGE, "bytes within JSON", lambda request, answer, time: json.dumps([request, answer, time]).encode(), "however it is written", "`read_json` first"),
     (SIGNED_MESSAGE, "no request", without_the_request, "with the question", "put the request into the message"),
     (SIGNED_MESSAGE, "only the nonce", nonce_alone, "with the question", "put the request into the message"),
     (SIGNED_MESSAGE, "no time", without_the_time, "with the question", "put the time into the message"),
@@ -308,6 +323,7 @@ WRONG = [
     (SIGNED_MESSAGE, "text", as_text, "however it is written", "`.encode()`"),
     (CHECK_ANSWER, "a KeyError for a missing header", believes_headers, "without a signature", "headers.get"),
     (CHECK_ANSWER, "takes what is not signed", unsigned_is_fine, "without a signature", "take its headers away"),
+    (CHECK_ANSWER, "compares signatures by hand", compares_by_hand, "the content of a genuine answer", "leave comparing to it"),
     (CHECK_ANSWER, "verifies nothing", forgets_verify, "a changed answer", "if not verify"),
     (CHECK_ANSWER, "looks at the past alone", only_the_past, "in both directions", "`abs`"),
     (CHECK_ANSWER, "looks at no clock", no_clock, "in both directions", "a clock may be off"),

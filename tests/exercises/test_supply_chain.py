@@ -48,6 +48,13 @@ def forge_own_class(code):
     return pickle.dumps(Mine(code))
 
 
+def forge_without_tuple(code):
+    class Payload:
+        def __reduce__(self):
+            return exec, code
+    return pickle.dumps(Payload())
+
+
 def forge_with_eval(code):
     return pickle.dumps(Call(eval, code))
 
@@ -257,6 +264,13 @@ def pinned_by_beginning(fetch, revision, sha256):
     return load(data)
 
 
+def pinned_by_bytes(fetch, revision, sha256):
+    data = fetch(revision)
+    if hashlib.sha256(data).digest() != sha256:
+        raise ValueError("this is not the file")
+    return load(data)
+
+
 def pinned_to_main(fetch, revision, sha256):
     return pinned_with_digest(fetch, "main", sha256)
 
@@ -276,6 +290,7 @@ WRONG = [
     (FORGE, "runs the code while forging", forge_by_running, "runs nothing while it is forged", "calls nothing"),
     (FORGE, "pickles the text", forge_text, "runs the code it was given", "the pickle calls nothing"),
     (FORGE, "a class that only this notebook has", forge_own_class, "runs the code it was given", "names your class"),
+    (FORGE, "one argument, no tuple", forge_without_tuple, "gives the bytes of a pickle", "with the comma"),
     (FORGE, "eval", forge_with_eval, "runs the code it was given", "`eval` takes one expression"),
     (FORGE, "a text of its own", forge_own_text, "runs that code and no other", "use the argument `code`"),
     (FORGE, "text in place of bytes", forge_as_text, "gives the bytes of a pickle", "return what `pickle.dumps` gives you"),
@@ -297,6 +312,7 @@ WRONG = [
     (LOAD_PINNED, "an assert", pinned_by_assert, "in which one bit differs", "`assert` is no check"),
     (LOAD_PINNED, "the guide's order: load, then check", pinned_too_late, "differs", "before `load`"),
     (LOAD_PINNED, "hashes one download and loads another", pinned_asking_twice, "loads what it checked", "call `fetch` once"),
+    (LOAD_PINNED, "compares bytes with text", pinned_by_bytes, "from the revision that was pinned", "hexdigest"),
     (LOAD_PINNED, "compares beginnings", pinned_by_beginning, "abbreviated hash", "compare all 64 digits"),
     (LOAD_PINNED, "asks for main", pinned_to_main, "from the revision that was pinned", "hand the argument `revision` on"),
 ]
