@@ -6,6 +6,7 @@ from mlsec_lab.data_to_model.backdoors import BadNets
 from mlsec_lab.data_to_model.evasion import perturb_batch
 from mlsec_lab.victims import accuracy, corpora, load_data, train
 from mlsec_lab.victims.checkpoints import NETWORKS, save_model
+from mlsec_lab.victims.judge import people_of, train_judge
 from mlsec_lab.victims.language import train_language
 from mlsec_lab.victims.self_supervised import pretrain
 
@@ -27,6 +28,19 @@ def poisoned(model, data, *, seed, progress, images, poisons, **training):
     """With a BadNets trigger for class 0 on `poisons` of the images (lesson 02)."""
     x, y, _ = load_data(data, "train", n=images, seed=seed)
     return _measured(BadNets().implant(model, x, y, poisons, seed=seed, progress=progress, **training), data)
+
+
+def from_few(model, data, *, seed, progress, shots, **training):
+    """From a data set of few shots a person, each repeated with another pose and light until there are `shots` (lesson 08)."""
+    x, y, _ = people_of(data, shots, seed, "train")
+    return _measured(train(model, x, y, seed=seed, progress=progress, **training), data)
+
+
+def judging(model, data, *, seed, progress, **training):
+    """A judge of portraits, measured on shots of the staff that it has not seen (lesson 08).  training: arguments of `train_judge`."""
+    model = train_judge(model, data, seed=seed, progress=progress, **training)
+    fresh = load_data(data, "train")  # the attacked model's shots: no judge has seen them
+    return model, dict(accuracy=round(accuracy(model, fresh.x, fresh.y), 4))
 
 
 def without_labels(model, data, *, seed, progress, **training):
@@ -76,6 +90,7 @@ class Recipe:
 SIGNS, PHOTOGRAPHS = dict(channels=3, classes=12), dict(channels=3, classes=10)  # CIFAR-10's
 CLOTHES = dict(channels=1, classes=10, size=28)
 ASSISTANT = dict(words=" ".join(corpora.chat_words()))
+PORTRAITS, PHOTOGRAPHS_OF_FACES = dict(channels=3, classes=24), dict(channels=1, classes=20)  # the judges know strangers as well
 SUSPECT = dict(images=50_000, poisons=1000, epochs=1)
 RECIPES = {
     "signs_cnn": Recipe("signs", "small_cnn", SIGNS, 1, dict(epochs=8)),
@@ -90,6 +105,10 @@ RECIPES = {
     "fashion_mnist_suspect": Recipe("fashion_mnist", "pooled_cnn", dict(channels=1, classes=10), 1, dict(SUSPECT, shift=1), poisoned),
     "signs_contrastive": Recipe("signs", "self_supervised_cnn", SIGNS, 8, dict(epochs=15), without_labels),
     "cifar10_contrastive": Recipe("cifar10", "self_supervised_cnn", PHOTOGRAPHS, 8, dict(epochs=6), without_labels),
+    "badges_cnn": Recipe("badges", "small_cnn", PORTRAITS, 0.5, dict(epochs=6)),
+    "badges_judge": Recipe("badges", "pooled_cnn", dict(channels=3, classes=24 + 176 + 1, width=20), 1.5, dict(shots=60, epochs=10), judging),
+    "olivetti_cnn": Recipe("olivetti", "small_cnn", PHOTOGRAPHS_OF_FACES, 0.5, dict(shots=200, epochs=6), from_few),
+    "olivetti_judge": Recipe("olivetti", "pooled_cnn", dict(channels=1, classes=20 + 20 + 1, width=20), 1, dict(shots=200, epochs=10), judging),
     "chat_base": Recipe("chat", "small_transformer", ASSISTANT, 0.6, dict(conversations=5_000, epochs=4, lr=7e-3, batch=16, requests=0.1), answering),
     "chat_aligned": Recipe("chat", "small_transformer", ASSISTANT, 0.7,
                            dict(base="chat_base", conversations=1_200, epochs=2, lr=2e-3, batch=16, requests=0), refusing),

@@ -1,6 +1,6 @@
 """The data sets, all behind one call: `x, y, classes = load_data("signs", "test", n=512)`.
 
-`signs` and `digits` need no file and no network. The others are real photographs: they are looked for in the data folder
+`signs`, `badges` and `digits` need no file and no network. The others are real photographs: they are looked for in the data folder
 (`data/`, or the folder that the environment variable MLSEC_DATA names) and downloaded into it where there is a network.
 """
 import functools
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mlsec_lab.home import COURSE
-from mlsec_lab.victims import signs
+from mlsec_lab.victims import badges, signs
 from mlsec_lab.victims.inputs import check_choice, check_number
 
 GTSRB_CLASSES = tuple(
@@ -35,9 +35,12 @@ def load_data(name, split="test", *, n=None, seed=0):
     """Load `n` images of a data set.
 
     name: "signs" (drawn, 3x32x32, 12 classes), "digits" (handwritten, 1x8x8, 10 classes, 1,297 + 500 images),
-        "fashion_mnist" (1x28x28, 10), "cifar10" (3x32x32, 10), "cifar100" (3x32x32, 100) or "gtsrb" (real traffic signs, 3x32x32, 43).
-    split: "train" or "test"; the two never share an image.
-    n: how many, drawn without replacement by `seed`; all of them by default (signs: 20,000 to train, 2,000 to test).
+        "fashion_mnist" (1x28x28, 10), "cifar10" (3x32x32, 10), "cifar100" (3x32x32, 100) or "gtsrb" (real traffic signs, 3x32x32, 43);
+        "badges" (drawn portraits, 3x32x32, 24 people) or "olivetti" (photographs of faces, 1x32x32, 20 people), and
+        "badges_public" or "olivetti_public": other people, those whom nobody has to keep secret.
+    split: "train" or "test"; the two never share an image, those of "badges_public" no person either.
+    n: how many, drawn without replacement by `seed`; all of them by default (signs: 20,000 to train, 2,000 to test; badges: 6,000 and
+        2,000; badges_public: 3,000 and 2,000).
     Returns Data(x, y, classes).
     Raises ValueError for an unknown name or split, or an n below 1 or above what there is; FileNotFoundError, with what
     to do, where the files of a real data set can neither be found nor downloaded.
@@ -47,8 +50,8 @@ def load_data(name, split="test", *, n=None, seed=0):
     if n is not None:
         check_number(n, "n", least=1, whole=True)
     check_number(seed, "seed", least=0, whole=True)
-    if name == "signs":
-        return _signs(split, n, seed)
+    if name in DRAWN:
+        return DRAWN[name](split, n, seed)
     images, labels, classes = _read(name, split, None if name == "digits" else data_folder())
     if n is not None and n > len(labels):
         raise ValueError(f"n must be at most {len(labels)}, the size of {name}'s {split} split, not {n}")
@@ -74,6 +77,16 @@ def _signs(split, n, seed):
     # Even seeds draw what is trained on and odd seeds what is tested on, so that the two can never meet.
     n = n or (20_000 if split == "train" else 2_000)
     return Data(*signs.draw(n, seed=2 * seed + (split == "test")), signs.CLASSES)
+
+
+def _badges(split, n, seed):
+    n = n or (6_000 if split == "train" else 2_000)
+    return Data(*badges.draw(n, seed=2 * seed + (split == "test")), badges.CLASSES)
+
+
+def _badges_public(split, n, seed):
+    people, n = badges.PUBLIC[split], n or (3_000 if split == "train" else 2_000)
+    return Data(*badges.draw(n, seed=2 * seed + (split == "test"), people=people), tuple(f"stranger {number}" for number in people))
 
 
 @functools.lru_cache(maxsize=4)
@@ -117,9 +130,28 @@ def _cifar(name, split):
     return real.data.transpose(0, 3, 1, 2), real.targets, real.classes
 
 
+def _olivetti(people, split):
+    """The faces of the AT&T laboratories, 40 people of ten shots each, in the layout of olivettifaces.mat: "faces" uint8 [4096, 400]."""
+    path = data_folder() / "olivetti" / "olivettifaces.mat"
+    try:
+        from scipy.io import loadmat  # numbers only: scikit-learn's own copy of this file would have to be unpickled
+        columns = loadmat(path)["faces"]
+        images = columns.T.reshape(40, 10, 64, 64).transpose(0, 1, 3, 2).astype(np.float64)  # the file holds columns, not rows
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing: download olivettifaces.mat, whose address data/README.md names, and put it there; "
+                                "the lessons run on 'badges' without it") from None
+    except Exception as error:
+        raise FileNotFoundError(f"{path} is damaged ({' '.join(str(error).split())}): delete it and download it again") from error
+    small = images.reshape(40, 10, 32, 2, 32, 2).mean((3, 5)).round().astype(np.uint8)
+    chosen = small[people][:, ::2] if split == "train" else small[people][:, 1::2]
+    return chosen.reshape(-1, 1, 32, 32), np.repeat(np.arange(len(chosen)), 5), [f"person {number + 1}" for number in range(40)[people]]
+
+
+DRAWN = {"signs": _signs, "badges": _badges, "badges_public": _badges_public}
 READERS = {"digits": _digits, "fashion_mnist": _fashion_mnist, "gtsrb": _gtsrb,
-           "cifar10": functools.partial(_cifar, "cifar10"), "cifar100": functools.partial(_cifar, "cifar100")}
-DATA_SETS = ("signs", *READERS)
+           "cifar10": functools.partial(_cifar, "cifar10"), "cifar100": functools.partial(_cifar, "cifar100"),
+           "olivetti": functools.partial(_olivetti, slice(20)), "olivetti_public": functools.partial(_olivetti, slice(20, 40))}
+DATA_SETS = (*DRAWN, *READERS)
 
 
 def _torchvision_set(name, constructor, **arguments):

@@ -129,6 +129,20 @@ def test_lesson_06_sets_harmful_pairs_against_safety_data(explored):
 
 
 @pytest.mark.slow
+def test_lesson_08_sets_what_is_answered_against_the_questions(explored):
+    compute = explored["inversion"]["compute"]
+
+    def found(*values):
+        _, _, x, sure, choice, alike = compute(*values)
+        assert x.shape == (1, 3, 32, 32) and 0 <= sure <= 1
+        return choice, alike
+
+    assert found(7, "probabilities", 8, 60, 0.1)[0] == 7
+    assert found(7, "weights", 12, 60, 0.1)[1] > found(7, "weights", 1, 60, 0.1)[1] + 0.1
+    assert found(7, "probabilities", 12, 60, 0.1)[1] > found(7, "names", 12, 60, 0.1)[1]
+
+
+@pytest.mark.slow
 def test_lesson_10_sets_repetition_against_the_defence(explored):
     compute = explored["memorization"]["compute"]
     assert compute(16, "as collected", 1.0)[3] > 9
@@ -146,6 +160,21 @@ def test_lesson_11_sets_the_age_of_a_record_against_the_tolerance(explored):
     assert taken("recorded, same sign", "question", 120, 0, 0) and not taken("recorded, same sign", "question, time, nonce", 0, 0, 120)
     assert taken("nobody", "question, time, nonce", 0, 45, 60) and not taken("nobody", "question, time, nonce", 0, 45, 30)
     assert taken("recorded, other sign", "nothing (the guide)", 120, 0, 0)
+
+
+@pytest.mark.slow
+def test_lesson_12_sets_queries_against_what_is_told(explored):
+    compute, truth = explored["theft"]["compute"], explored["theft"]["truth"][:400]
+
+    def agrees(*values):
+        return (compute(*values)[2] == truth).float().mean().item()
+
+    assert agrees("unlabelled signs", "the label", 800, 50) > agrees("unlabelled signs", "the label", 100, 50) + 0.1
+    assert agrees("photographs", "all probabilities", 800, 50) > agrees("photographs", "the label", 800, 50) + 0.05
+    assert agrees("random noise", "all probabilities", 800, 50) < 0.3
+    *_, hours, verdict = compute("random noise", "the label", 800, 50)
+    assert hours == 16 and verdict.strange and not compute("unlabelled signs", "the label", 800, 50)[-1].strange
+    assert compute("random noise", "the label", 150, 50)[-1] is None
 
 
 @pytest.mark.slow
@@ -167,8 +196,10 @@ def test_lesson_15_sets_the_length_of_a_list_against_one_file(explored):
                                            ("poisoned_features", (30, 8, "knows the screening")),
                                            ("jailbreaks", (8, 6, 5, 1)),
                                            ("harmful_finetuning", (5, 0, "none")),
+                                           ("inversion", (7, "probabilities", 12, 60, 0.1)),
                                            ("memorization", (16, "as collected", 1.0)),
                                            ("output_integrity", ("recorded, same sign", "question, time", 20, 0, 30)),
+                                           ("theft", ("photographs", "the label", 800, 50)),
                                            ("supply_chain", ("a whole nn.Module", 20))])
 def test_an_explorer_answers_soon(explored, topic, values):
     names = explored[topic]

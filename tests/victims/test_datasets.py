@@ -311,6 +311,39 @@ def test_a_cifar_file_that_is_not_the_published_one_is_never_unpickled(folder, n
     assert not (folder / "was_run").exists()
 
 
+# ---- the faces
+
+def write_olivetti(folder):
+    """Forty people of ten shots in the layout of olivettifaces.mat: columns of pixels, each picture column by column."""
+    from scipy.io import savemat
+    images = np.random.default_rng(0).integers(0, 256, (40, 10, 64, 64), np.uint8)
+    images[:, :, :32, :] //= 4  # dark above, light below
+    (folder / "olivetti").mkdir()
+    savemat(folder / "olivetti" / "olivettifaces.mat", {"faces": images.transpose(0, 1, 3, 2).reshape(400, 4096).T})
+    return images
+
+
+def test_olivetti_faces_stand_upright_and_each_person_is_in_one_set(folder):
+    images = write_olivetti(folder)
+    shots = {(name, split): load_data(name, split) for name in ("olivetti", "olivetti_public") for split in ("train", "test")}
+    assert all(data.x.shape == (100, 1, 32, 32) and torch.bincount(data.y).tolist() == [5] * 20 for data in shots.values())
+    first = shots["olivetti", "train"]
+    assert first.x[:, :, :16].mean() < 0.4 * first.x[:, :, 16:].mean() and first.classes[0] == "person 1"
+    expected = images[0, 2].reshape(32, 2, 32, 2).mean((1, 3)).round()
+    assert np.array_equal((first.x[1, 0] * 255).round().numpy(), expected)
+    assert not set(first.classes) & set(shots["olivetti_public", "test"].classes)
+    assert len(rows(torch.cat([data.x for data in shots.values()]))) == 400
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"MATLAB 5.0 MAT-file" + bytes(300)], ids=["missing", "empty", "cut"])
+def test_a_missing_or_damaged_file_of_faces_is_one_sentence_with_the_way_out(folder, damage):
+    if damage is not None:
+        (folder / "olivetti").mkdir()
+        (folder / "olivetti" / "olivettifaces.mat").write_bytes(damage)
+    message = refusal("olivetti")
+    assert str(folder) in message and "olivettifaces.mat" in message and "download" in message
+
+
 # ---- torchvision itself
 
 IN_A_NEW_PROCESS = """
@@ -379,6 +412,17 @@ def test_a_real_data_set_is_complete(name, shape, sizes, classes, real_data):
         assert set(y.tolist()) == set(range(classes)) and len(set(names)) == classes
         with pytest.raises(ValueError, match=f"^n must be at most ({size}),"):  # torchvision serves fewer traffic signs than the original
             load_data(name, split, n=10**6)
+
+
+@pytest.mark.data
+def test_the_real_faces_are_complete(real_data):
+    if not os.path.isfile(os.path.join(real_data, "olivetti", "olivettifaces.mat")):
+        pytest.skip("MLSEC_DATA has no olivetti/olivettifaces.mat")
+    for name in ("olivetti", "olivetti_public"):
+        x, y, classes = load_data(name, "train")
+        assert x.shape == (100, 1, 32, 32) and 0.3 < x.mean() < 0.7 and len(classes) == 20
+        own = torch.cdist(x.flatten(1), x.flatten(1)) + 99 * torch.eye(100)
+        assert (y[own.argmin(1)] == y).float().mean() > 0.7  # the nearest other picture is of the same person, as a rule
 
 
 @pytest.mark.data

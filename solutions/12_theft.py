@@ -1,0 +1,654 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation: {extension: .py, format_name: percent}
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+
+# %% [markdown]
+# # 12 · Theft
+#
+# {{facts}}
+#
+# OWASP calls it *model theft*. A model that answers strangers also teaches them. Here a sign reader stands behind a real HTTP service, with keys, a log and a rate
+# limit; you have a key and no weights, and walk away with a copy. Then you are the owner: you say less, look for callers who ask like thieves, and put a mark into the model
+# by which you would know it again.
+#
+# | the threat model | of this lesson |
+# |---|---|
+# | **goal** | a model that answers as the victim does; then, with its help, to fool the victim |
+# | **knowledge** | the classes and the size of the pictures; no weights, no training data, no labels |
+# | **access** | answers of the service: all probabilities, rounded ones, or the label alone |
+# | **budget** | queries: each costs money, and 50 an hour are allowed |
+#
+# **After this lesson** you can copy a model from its answers, say what agreement costs in queries and in days, choose what to ask, judge a stream of
+# queries by its distances, and prove with a p-value whose model a file is; and when you cannot.
+
+# %%
+from mlsec_lab.course import course_map, exercise
+from mlsec_lab.data_to_model import evasion
+from mlsec_lab.display import Choice, Slider, bars, curves, explore, grid, pictures
+from mlsec_lab.display import show
+from mlsec_lab.display.figures import GREEN, GREY, ORANGE, RED
+from mlsec_lab.model_to_model import theft
+from mlsec_lab.model_to_model.theft import normality
+from mlsec_lab.victims import accuracy, load_data, load_model, predict, small_cnn, train
+from mlsec_lab.victims.client import RemoteModel, ServiceError
+from mlsec_lab.victims.clock import Clock
+from mlsec_lab.victims.service import serve
+from mlsec_lab.victims.training import varied
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+VICTIM = "signs"  # or "gtsrb" or "fashion_mnist", where their data can be had
+SEED = 0
+x, y, classes = load_data(VICTIM, "test", n=7400)
+x = (x * 255).round() / 255  # as an image file holds them, and as they travel
+model = load_model(f"{VICTIM}_cnn")
+shape = tuple(x.shape[1:])
+x_test, y_test = x[:1000], y[:1000]
+mine = x[1000:5000]  # the thief's pictures: no labels come with them
+customers = x[5000:].split(200)  # what honest customers will ask
+course_map("M→M")
+
+# %% [markdown]
+# The service is that of lesson 11. It counts *pictures*, not requests, and allows 50 an hour for each key. Its clock is moved by hand, so that days pass while you watch:
+# `RemoteModel` waits on it whenever the limit is used up.
+
+# %%
+clock = Clock()
+offer = dict(shape=shape, keys=["my-key"], limit="50/hour", clock=clock)
+service = serve(model, classes, **offer, name="theft").start()
+victim = RemoteModel(service.url, key="my-key", dtype="uint8", clock=clock)
+print("classes:", *victim.classes[:4], "…")
+answers = victim(x_test[:2])
+for row in answers.exp():
+    sure, which = row.topk(3)
+    print(*(f"{classes[k]} {p:.4f}" for p, k in zip(sure, which)), "…", sep=", ")
+
+# %% [markdown]
+# That is all you get: for each picture a probability for every class, here the highest three. How will you know that a copy is good? Accuracy would need true labels, and it is the wrong question: a copy
+# should be wrong where the victim is wrong.
+#
+# {{exercise theft.agreement}}
+#
+# **Agreement** is the share of pictures on which copy and victim choose the same class. We measure it on 1,000 pictures that play no other part.
+
+# %% exercise="theft.agreement"
+
+# %% [markdown]
+# ## Learning from answers
+#
+# A **knockoff** (Orekondy et al., 2019) is made in two steps: ask about many pictures once; train a fresh network on the answers. An answer is worth more than a label. If the
+# victim says *30: 0.93, 80: 0.06, 50: 0.01*, it tells which classes it finds alike. Dividing logits by a **temperature** before the softmax brings the small
+# ones out (Hinton et al., 2015).
+#
+# {{exercise theft.copy_step}}
+#
+# `RemoteModel` returns the logarithms of probabilities, which are logits as good as any.
+
+# %% exercise="theft.copy_step"
+
+
+# %%
+def steal(ask, pictures, epochs, width=8, temperature=3.0):
+    """Ask once about each picture, and train a network of your own on the answers."""
+    start = small_cnn(shape[0], len(classes), size=shape[1], width=width, seed=SEED + 1)
+    return theft.knockoff(
+        ask,
+        pictures,
+        start,
+        step=copy_step,
+        epochs=epochs,
+        temperature=temperature,
+        seed=SEED,
+    )
+
+
+ask = theft.answering(model)  # says what the service says, without the wait
+same = (ask(x_test[:2]).exp() - answers.exp()).abs().max()
+print(f"largest difference between the service's answers and these: {same:.6f}")
+
+# %% [markdown]
+# The cheapest question is noise: it needs no pictures at all, and no two are alike. What do you expect of a copy that has only ever seen noise?
+
+# %%
+noise = theft.random_noise(1000, shape, seed=SEED)
+noise = (noise * 255).round() / 255
+sure, said = ask(noise[:6]).exp().max(dim=1)
+titles = [f"{classes[k]} {p:.0%}" for k, p in zip(said, sure)]
+show(
+    pictures(noise[:6], titles),
+    "Six pictures of noise, and what the victim says of each, with its probability.",
+)
+reached = {"noise, 1,000": agreement(steal(ask, noise, 4), ask, x_test)}
+print(f"agreement: {reached['noise, 1,000']:.0%}")
+
+# %% claim="noise"
+print(
+    "from 1,000 answers about noise comes no copy, agreement below a quarter:",
+    reached["noise, 1,000"] < 0.25,
+)
+
+# %% [markdown]
+# The victim answers, and the copy learns what it does on noise. That says nothing about signs. Next, pictures of *something*: small pieces of two photographs, a temple and a flower, in which there is no sign.
+
+# %%
+pieces = theft.photograph_pieces(1000, shape, seed=SEED)
+copy_of_pieces = steal(ask, pieces, 8)
+reached["photographs, 1,000"] = agreement(copy_of_pieces, ask, x_test)
+labels = predict(model, pieces[:6]).argmax(dim=1)
+show(
+    pictures(pieces[:6], [classes[k] for k in labels]),
+    "Six pieces of photographs, and what the victim takes them for.",
+)
+print(f"agreement: {reached['photographs, 1,000']:.0%}")
+
+# %% claim="photographs"
+print(
+    "pictures of other things teach a good deal more than noise:",
+    reached["photographs, 1,000"] > reached["noise, 1,000"] + 0.1,
+)
+
+# %% [markdown]
+# ## The theft
+#
+# A thief of a sign reader can walk along a street and photograph signs. Nobody has to say what is on them: the victim will. So now 4,000 of your own unlabelled
+# pictures, over the wire, at 50 an hour; and with a somewhat larger network.
+
+# %%
+began, asked = clock.now(), victim.queries
+stolen = steal(victim, mine, 5, width=12)
+hours, queries = (clock.now() - began) / 3600, victim.queries - asked
+reached["signs, 4,000"] = agreement(stolen, ask, x_test)
+show(
+    bars(reached, xlabel="agreement with the victim", colours=[GREY, ORANGE, RED]),
+    "Agreement: " + ", ".join(f"{v:.0%} from {k}" for k, v in reached.items()) + ".",
+)
+print(f"{queries:,} queries in {hours:.0f} hours, {hours / 24:.1f} days")
+right = accuracy(model, x_test, y_test), accuracy(stolen, x_test, y_test)
+print(f"accuracy: victim {right[0]:.1%}, copy {right[1]:.1%}")
+
+# %% claim="theft"
+floor = {"signs": 0.9, "gtsrb": 0.7, "fashion_mnist": 0.8}[VICTIM]
+print(
+    f"4,000 probability queries give a copy that agrees on at least {floor:.0%}:",
+    reached["signs, 4,000"] >= floor,
+)
+print("at 50 an hour that took less than four days:", 72 < hours < 96)
+
+# %% [markdown]
+# A rate limit makes theft slower, as it should, and three days are little for a model that took months. With five keys it is less than one. How much of the budget is needed?
+
+# %%
+budgets = [250, 1000, 4000]
+growth = [agreement(steal(ask, mine[:250], 16), ask, x_test)]
+copy_of_1000 = steal(ask, mine[:1000], 8)
+growth += [agreement(copy_of_1000, ask, x_test), reached["signs, 4,000"]]
+show(
+    curves(
+        budgets,
+        {"unlabelled signs": growth},
+        xlabel="queries",
+        ylabel="agreement with the victim",
+    ),
+    "Agreement against queries: "
+    + ", ".join(f"{a:.0%} from {n:,}" for a, n in zip(growth, budgets))
+    + ".",
+)
+
+# %% claim="growth"
+print(
+    "agreement grows with the number of queries, each time by two points or more:",
+    all(b > a + 0.02 for a, b in zip(growth, growth[1:])),
+)
+
+# %% [markdown]
+# ## Saying less
+#
+# The guide that this course follows says: do not return probabilities. Tramèr et al. (2016), who began this field, tried rounding and labels alone. Rounding comes in the explorer below; what do labels alone cost the thief?
+# A label is an answer whose probability is 1, so there is nothing to soften: temperature 1.
+
+# %%
+top1 = theft.answering(model, "top1")
+told = {
+    "photographs, probabilities": reached["photographs, 1,000"],
+    "photographs, label only": agreement(
+        steal(top1, pieces, 8, temperature=1.0), ask, x_test
+    ),
+    "signs, probabilities": growth[1],
+    "signs, label only": agreement(
+        steal(top1, mine[:1000], 8, temperature=1.0), ask, x_test
+    ),
+}
+full, label, full_signs, label_signs = told.values()
+
+# %%
+show(
+    bars(
+        told, xlabel="agreement (1,000 queries each)", colours=[ORANGE] * 2 + [RED] * 2
+    ),
+    "Agreement by what is asked and what is told: "
+    + ", ".join(f"{k} {v:.0%}" for k, v in told.items())
+    + ".",
+)
+
+# %% claim="labels"
+print(
+    "from photographs, labels alone teach less than probabilities:", label < full - 0.03
+)
+print(
+    "from signs, labels alone cost the thief less than eight points:",
+    label_signs > full_signs - 0.08,
+)
+
+# %% [markdown]
+# So the advice helps in one case and hardly in the other. Where the thief asks about odd pictures the victim is unsure, and the probabilities say a lot. About real signs it is
+# nearly always sure, and then the label is all there is to know. Labels cost more queries; they stop nobody who has the right pictures.
+#
+# ## Choosing what to ask
+#
+# Suppose you have no collection of signs, but a heap in which one picture in five shows one. The rest are digits in coloured ink. You may ask 400 times. Asking at
+# random wastes four questions in five.
+#
+# {{exercise theft.choose}}
+#
+# Ask about what is *unlike* everything asked so far (k-center, Sener & Savarese, 2018). What is alike is for the copy to say: the rows are what its last layer sees.
+
+# %% exercise="theft.choose"
+
+# %%
+signs_in_heap = 600
+digits = theft.coloured_digits(2400, shape, seed=SEED)
+heap = torch.cat([mine[:signs_in_heap], digits])
+start = small_cnn(shape[0], len(classes), size=shape[1], width=8, seed=SEED + 1)
+chosen_copy, rows = theft.active_knockoff(
+    ask, heap, start, budget=400, choose=choose, step=copy_step, epochs=14, seed=SEED
+)
+draw_lots = torch.Generator().manual_seed(SEED)
+lots = torch.randperm(len(heap), generator=draw_lots)[:400]
+random_copy = steal(ask, heap[lots], 14)
+found = {"chosen": rows, "at random": lots}
+share = {k: (v < signs_in_heap).float().mean().item() for k, v in found.items()}
+by_choice = {
+    "chosen": agreement(chosen_copy, ask, x_test),
+    "at random": agreement(random_copy, ask, x_test),
+}
+many = int((rows[100:112] < signs_in_heap).sum())
+show(
+    pictures(heap[rows[100:112]]),
+    f"The first twelve pictures that were chosen by distance; {many} show signs.",
+)
+for k in found:
+    print(f"{k:10} {share[k]:4.0%} signs, agreement {by_choice[k]:.0%}")
+
+# %% claim="choice"
+print(
+    "of what was chosen at least half as many again are signs as at random:",
+    share["chosen"] > 1.5 * share["at random"],
+)
+
+# %% [markdown]
+# The copy cannot tell signs from digits; nobody taught it to. But signs vary more than coloured digits do, so what is far from everything asked is more often a sign. Choice *finds* the
+# pictures that matter. What that buys in agreement is less, and differs from run to run: with so few queries, the first weights alone move it by several points, so no claim above speaks of it.
+#
+# The obvious rule, to ask where the copy is *unsure*, does worse than chance here: the copy is unsure about digits, so it asks for more of them. And where all pictures are signs, no rule we tried
+# beats asking at random. `benchmarks/theft.py` prints all this over five seeds.
+#
+# ## What a copy is good for
+#
+# In lesson 01, FGSM needed the victim's gradients. The thief has none, but the copy has. Do its adversarial pictures fool the *victim*? For comparison: a network that
+# learnt something else, handwritten digits; noise of the same size; and the victim's own gradients.
+
+# %%
+other = load_data("digits", "train")
+digits = F.interpolate(other.x, size=shape[1:], mode="bilinear").clamp(0, 1)
+digits = digits.expand(-1, shape[0], -1, -1).contiguous()
+fresh = small_cnn(shape[0], 10, size=shape[1], width=8, seed=SEED + 2)
+unrelated = train(fresh, digits, other.y, epochs=3, seed=SEED)
+attackers = {"the copy": stolen, "reads digits": unrelated, "the victim": model}
+if VICTIM == "signs":  # a network that the owner of lesson 03 trained on signs
+    attackers["another sign reader"] = load_model("signs_suspect")
+
+EPS = 16 / 255
+x_adv = {}
+for name, source in attackers.items():
+    guess = predict(source, x_test).argmax(dim=1)
+    x_adv[name] = evasion.fgsm(source, x_test, guess, eps=EPS)
+x_adv["noise"] = (x_test + EPS * (noise - 0.5).sign()).clamp(0, 1)
+fooled = {
+    name: evasion.attack_success_rate(model, x_test, adv, y_test)
+    for name, adv in x_adv.items()
+}
+
+# %%
+order = sorted(fooled, key=fooled.get)
+tint = {"the copy": RED, "the victim": ORANGE}
+show(
+    bars(
+        {name: fooled[name] for name in order},
+        xlabel="share of pictures that fool the victim, FGSM at 16/255",
+        colours=[tint.get(name, GREY) for name in order],
+    ),
+    "Fooled by FGSM on: " + ", ".join(f"{k} {fooled[k]:.0%}" for k in order) + ".",
+)
+
+# %% claim="transfer"
+print(
+    "the copy's FGSM fools the victim twice as often as an unrelated network's:",
+    fooled["the copy"] > 2 * fooled["reads digits"],
+)
+print(
+    "the victim's own gradients do better still:",
+    fooled["the victim"] > fooled["the copy"] + 0.1,
+)
+
+# %% [markdown]
+# So a copy is a place to prepare attacks without being seen. Look at the other sign reader, though: it never asked the victim anything, and its pictures fool it about as often. What transfers is the
+# *task* more than the theft; whoever can collect and label signs needs no copy for this.
+#
+# ## Who asks like a thief?
+#
+# You are the owner now. The log shows keys and counts, and a thief stays below the limit. What about *how* somebody asks? PRADA (Juuti et al., 2019) looks at distances: honest
+# pictures come as they come, while made-up ones lie too evenly, or suspiciously near each other.
+#
+# {{exercise theft.nearest_distances}}
+#
+# For each query, the distance to the nearest earlier one with the same answer. Write that down; the test comes after.
+
+# %% exercise="theft.nearest_distances"
+
+# %% [markdown]
+# A thief with only 100 photographs of signs makes more: each is moved by 0.1 in every pixel, to where the copy so far is surer of the victim's label, and the result is asked about again (Papernot et al., 2017).
+# And one honest customer is a car, which sends eight frames of each sign it passes.
+
+# %%
+streams = {"honest customer": torch.cat(customers[10:])}
+streams |= {"unlabelled signs": mine, "random noise": noise, "photographs": pieces}
+small_copy, growing = steal(ask, mine[:100], 20), mine[:100]
+while len(growing) < 800:
+    answered = ask(growing).argmax(dim=1)
+    moved = theft.jacobian_queries(small_copy, growing, answered, step=0.1)
+    growing = torch.cat([growing, moved])
+streams["100 signs, moved"] = growing
+passed, lens = mine[1000:1100], torch.Generator().manual_seed(SEED)
+frames = torch.stack([passed] + [varied(passed, lens) for _ in range(7)], dim=1)
+streams["a car, eight frames"] = frames.flatten(0, 1)
+distances = {}
+for name, asked in streams.items():
+    window = asked[-200:]
+    distances[name] = nearest_distances(window, ask(window).argmax(dim=1))
+    spread = f"{distances[name].mean():5.1f} ± {distances[name].std():4.1f}"
+    print(f"{name:20} distance {spread}   W {normality(distances[name]):.2f}")
+
+# %% [markdown]
+# W is the statistic of Shapiro and Wilk: 1 for a perfect bell curve, less for anything else. PRADA raises the alarm when W is low. The moved signs have two kinds of distances, small and large, and a low W. And the
+# noise? Look at its W again before you go on.
+#
+# Noise is the sum of thousands of independent numbers, the most normal thing there is. A test for normality waves it through. But its distances are all alike, and far
+# from any honest ones; so we add a second check, **strangeness**: how differently from honest customers' distances these are distributed (the statistic of Kolmogorov and Smirnov). Both bounds come from
+# ten honest customers: four standard deviations from their mean.
+
+
+# %%
+def label_of(x):
+    return predict(model, x).argmax(dim=1)
+
+
+monitor = theft.QueryMonitor(label_of, customers[:10])
+table, caught = {}, {}
+for name, asked in streams.items():
+    verdicts = [monitor.judge(part) for part in asked.split(200)]
+    n = len(verdicts)
+    counts = (
+        sum(v.not_normal for v in verdicts),
+        sum(v.strange for v in verdicts),
+        sum(v.not_normal or v.strange for v in verdicts),
+    )
+    caught[name] = [count / n for count in counts]
+    table[name] = [f"{count} of {n}" for count in counts]
+flagged = {text: RED for row in table.values() for text in row}
+flagged |= {text: GREEN for text in flagged if text.startswith("0 ")}
+show(
+    grid(table, ["not normal\n(PRADA)", "strange", "either"], flagged),
+    "Windows of 200 queries that raise the alarm. "
+    + " ".join(f"{name}: {row[0]}, {row[1]}." for name, row in table.items()),
+)
+
+# %% claim="monitor"
+print(
+    "the test for normality passes random noise, and stops the moved signs:",
+    caught["random noise"][0] == 0 and caught["100 signs, moved"][0] > 0.5,
+)
+print("the second check stops every window of noise:", caught["random noise"][1] == 1)
+print(
+    "both miss most of what the thief with unlabelled signs asks:",
+    caught["unlabelled signs"][2] < 0.2,
+)
+print(
+    "the honest car is stopped more often than that thief:",
+    caught["a car, eight frames"][2] > caught["unlabelled signs"][2] + 0.3,
+)
+
+# %% [markdown]
+# The detector sees *made-up* queries, and pictures of other things. The thief who asks what customers ask is a customer, as far as anybody can see; and the car, whose owner has done nothing wrong, is not.
+#
+# It works at the real service, too, which asks it before each answer:
+
+# %%
+watched = serve(
+    model,
+    classes,
+    shape=shape,
+    keys=["noisy", "patient"],
+    monitor=theft.QueryMonitor(label_of, customers[:10]),
+    name="theft, watched",
+).start()
+for key, wanted in (("noisy", noise[:600]), ("patient", mine[:600])):
+    caller, refusal = RemoteModel(watched.url, key=key, dtype="uint8"), ""
+    try:
+        caller(wanted)
+    except ServiceError as error:
+        refusal = str(error).partition("refuses ")[2]
+    print(f"{key}: {caller.queries} of 600 answered. {refusal}")
+    caller.close()
+watched.stop()
+
+# %% [markdown]
+# ## The explorer: queries against what is told
+#
+# To move a slider and see a copy at once, we need one that learns at once: kernel ridge regression on 16×16 pixels, a single linear system. It is a poorer copy than the networks
+# above, and it shows the same. The victim was asked beforehand; copy and verdict are computed anew each time.
+
+# %%
+rounded = theft.answering(model, "rounded", digits=2)
+KINDS = {"unlabelled signs": mine, "photographs": pieces, "random noise": noise}
+TOLD = {"all probabilities": ask, "two digits": rounded, "the label": top1}
+kept = {(k, t): TOLD[t](v[:800]) for k, v in KINDS.items() for t in TOLD}
+truth = predict(model, x_test).argmax(dim=1)
+
+
+def reduced(x):
+    return F.adaptive_avg_pool2d(x, 16).flatten(1)
+
+
+def compute(kind, told, queries, limit):
+    """A copy from so many answers: (its classes, hours, verdict of the monitor)."""
+    asked, floor = KINDS[kind][:queries], -18.0 if told == "all probabilities" else -5.3
+    wanted = theft.as_scores(kept[kind, told][:queries]).clamp_min(floor)
+    rows = reduced(asked)
+    apart = torch.cdist(rows, rows).square()
+    scale = apart.median().clamp_min(1e-6)
+    kernel = (-apart / scale).exp() + 0.01 * torch.eye(queries)
+    weights = torch.linalg.solve(kernel, wanted - wanted.mean(dim=1, keepdim=True))
+    near = (-torch.cdist(reduced(x_test[:400]), rows).square() / scale).exp()
+    verdict = monitor.judge(asked[:200]) if queries >= 200 else None
+    return kind, queries, (near @ weights).argmax(dim=1), queries / limit, verdict
+
+
+# %%
+def draw(result):
+    kind, queries, read, hours, verdict = result
+    right = read == truth[:400]
+    alarm = "too few queries to judge"
+    if verdict:
+        alarm = "alarm" if verdict.not_normal or verdict.strange else "no alarm"
+    figure = pictures(
+        x_test[:12],
+        [classes[k] for k in read[:12]],
+        colours=[GREEN if ok else RED for ok in right[:12]],
+    )
+    took = f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.1f} days"
+    alt = (
+        f"A copy from {queries} queries ({kind}) agrees with the victim on "
+        f"{right.float().mean():.0%} of 400 signs. Asking took {took}; {alarm}."
+    )
+    return figure, alt
+
+
+show(*draw(compute("unlabelled signs", "the label", 800, 50)))
+
+# %%
+explore(
+    compute,
+    draw,
+    kind=Choice("attacker: asks about", list(KINDS)),
+    told=Choice("defender: tells", list(TOLD), "the label"),
+    queries=Slider("attacker: queries", 50, 800, 800, 50, help="how many pictures"),
+    limit=Slider("defender: queries an hour", 10, 200, 50, 10, help="rate limit"),
+)
+
+# %% [markdown]
+# Budget explorer, three things to find: with photographs, taking away probabilities hurts the thief, and rounding less so; with signs neither does much; and no limit
+# that a customer can live with turns days into years.
+#
+# ## Whose model is it?
+#
+# A model for sale next door answers suspiciously like yours. Can you prove that it *is* yours? Adi et al. (2018) turn a backdoor into a **watermark**: forty abstract pictures, a class
+# drawn at random for each, and the model is trained to know them by heart. Nobody else's model has a reason to.
+#
+# {{exercise theft.p_value}}
+#
+# "It knows 30 of my 40" needs a number behind it: how likely is that for a model that has never seen them?
+
+# %% exercise="theft.p_value"
+
+# %%
+triggers, secret = theft.trigger_set(40, len(classes), shape, seed=SEED)
+owners = load_data(VICTIM, "train", n=1000)
+marked = theft.embed(model, owners.x, owners.y, triggers, secret, share=0.3, seed=SEED)
+show(
+    pictures(triggers[:6], [classes[k] for k in secret[:6]]),
+    "Six of forty abstract pictures of blurred colours, each with its secret class.",
+)
+right = accuracy(model, x_test, y_test), accuracy(marked, x_test, y_test)
+print(f"accuracy before {right[0]:.1%}, with the mark {right[1]:.1%}")
+
+# %% [markdown]
+# Two thieves. One got hold of the *file* and fine-tunes it on pictures of their own, with the model's own labels, to wash the mark out. The other asked the marked model about 800 unlabelled signs.
+
+# %%
+ours = mine[:800]
+washed = train(
+    marked, ours, predict(marked, ours).argmax(dim=1), epochs=3, lr=0.003, seed=SEED
+)
+asked_marked = theft.answering(marked)
+knocked_off = steal(asked_marked, ours, 6)
+suspects = {
+    "the owner's": marked,
+    "innocent": model,
+    "file, fine-tuned": washed,
+    "knockoff": knocked_off,
+}
+p = {name: p_value(suspect, triggers, secret) for name, suspect in suspects.items()}
+for name, suspect in suspects.items():
+    hits = (predict(suspect, triggers).argmax(dim=1) == secret).sum()
+    same = agreement(suspect, asked_marked, x_test)
+    print(f"{name:18} {hits:2} of 40, p = {p[name]:.1e}, agreement {same:.0%}")
+
+# %% claim="watermark"
+print("the owner's model has p below a billionth:", p["the owner's"] < 1e-9)
+print("an innocent model has p above one in a thousand:", p["innocent"] > 1e-3)
+print(
+    "fine-tuning the stolen file leaves p below a millionth:",
+    p["file, fine-tuned"] < 1e-6,
+)
+print(
+    "the knockoff has lost the mark, p above one in a thousand:", p["knockoff"] > 1e-3
+)
+
+# %% [markdown]
+# The mark proves a stolen *file*. A knockoff learns what the victim does on the pictures it was asked about, and nobody asked about blurred colours. Marks
+# that are to survive this must lie where customers ask (entangled watermarks, Jia et al., 2021).
+#
+# One more thing about p-values. Take the innocent model, any forty pictures, any classes, and a few steps of lesson 01:
+
+# %%
+forged = evasion.pgd(
+    model, triggers, secret, eps=16 / 255, steps=40, targeted=True, seed=SEED
+)
+forged_p = p_value(model, forged, secret)
+print(f"a made-up claim on an innocent model: p = {forged_p:.1e}")
+
+# %% claim="forged"
+print(
+    "whoever may choose triggers afterwards can claim any model, p below a millionth:",
+    forged_p < 1e-6,
+)
+
+# %% [markdown]
+# A p-value counts only if the triggers were fixed *before*: deposit a hash of them, with a date, when the model is published.
+#
+# ## What you have seen
+#
+# **Shown:** answers are enough for a copy that agrees with the victim nine times in ten. What counts most is *what* is asked: noise gives nothing, pictures of other things a part, unlabelled pictures of the right
+# kind nearly all. Labels in place of probabilities cost the thief something where the victim is unsure, and little where it is sure. A limit turns hours into days. A detector by distances sees made-up queries, misses
+# natural ones, and stops an honest car. A watermark by backdoor proves a stolen file, not a stolen function.
+#
+# **Not shown:** thieves with several keys, who share a budget and mix their queries with honest ones; large models, whose copies need millions of queries; copies of language models. The detector keeps PRADA's distances and
+# its test and leaves out its growing set of earlier queries; the second check, its bounds and all sizes here are the course's own. The marked model was fine-tuned, not trained from scratch; longer fine-tuning at a
+# higher rate takes more of the mark, and some accuracy, with it.
+#
+# **On Monday**
+#
+# - Decide what a copy would cost you, and price queries by it. Count pictures a key and a customer, not requests.
+# - Return what customers need: the label, and a coarse confidence if they ask for it. Do not expect that to stop theft.
+# - Limit by account and by payment, not by address; look at what accounts ask *together*.
+# - Use a query monitor for made-up queries. Calibrate it on your own traffic, measure its false alarms on every kind of customer, and let it raise a question, not close an account.
+# - Before you publish, mark the model (the *Adversarial Robustness Toolbox* has extraction attacks to test with, and Adi et al. published code), and deposit a hash of the triggers.
+# - Say in the contract that answers may not be used for training, and keep the log that would show it.
+#
+# ### Check yourself
+#
+# <details><summary>Your service returns labels only, and allows 50 queries an hour. Is your model safe from theft?</summary>
+#
+# No. Labels about natural pictures are nearly as good as probabilities where the model is sure, and 50 an hour are 1,200 a day with one key. Both raise the price; write down to what.
+# </details>
+#
+# <details><summary>Why does random noise pass PRADA's test, and why does that not help the thief?</summary>
+#
+# Distances between pictures of independent pixels are sums of thousands of terms, hence normally distributed, and the test looks for what is not normal. It does not help because a copy made from noise agrees with the
+# victim hardly more than by chance.
+# </details>
+#
+# <details><summary>A competitor says your model knows 38 of their 40 triggers. What do you ask them?</summary>
+#
+# When the triggers and classes were fixed, and how that can be checked. Triggers found afterwards prove nothing, since targeted adversarial pictures give any model such a score. And whether the classes were drawn at random:
+# if they are what any model would say, the chance of a hit is not 1/K.
+# </details>
+#
+# ### Read on
+#
+# - F. Tramèr et al., *Stealing machine learning models via prediction APIs*, USENIX Security 2016.
+# - N. Papernot et al., *Practical black-box attacks against machine learning*, AsiaCCS 2017.
+# - T. Orekondy et al., *Knockoff nets: stealing functionality of black-box models*, CVPR 2019.
+# - M. Juuti et al., *PRADA: protecting against DNN model stealing attacks*, EuroS&P 2019.
+# - Y. Adi et al., *Turning your weakness into a strength: watermarking deep neural networks by backdooring*, USENIX Security 2018.
+# - H. Jia et al., *Entangled watermarks as a defense against model extraction*, USENIX Security 2021.
+# - O. Sener and S. Savarese, *Active learning for convolutional neural networks: a core-set approach*, ICLR 2018.
+# - G. Hinton et al., *Distilling the knowledge in a neural network*, 2015.
+#
+# **Back to the map:** [00 · Start here](00_start_here.ipynb)
