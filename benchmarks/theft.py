@@ -5,7 +5,8 @@
 
 The victim is the shipped network, the thief's one of the same kind with half its width and other first weights. A seed is another set of
 pictures for the thief, other first weights and another order. Each cell is the mean over the seeds ± their standard deviation; agreement is
-measured on 1,000 pictures that nobody asked about. A copy sees about 8,000 pictures in its training, and each query at least six times and at most twenty. Copies from probabilities are trained at temperature 3, those from labels at 1.
+measured on 1,000 pictures that nobody asked about. A copy sees about 8,000 pictures in its
+training, and each query at least six times and at most twenty. Copies from probabilities are trained at temperature 3, those from labels at 1.
 """
 import argparse
 import os
