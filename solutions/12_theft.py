@@ -75,7 +75,7 @@ for row in answers.exp():
 #
 # {{exercise theft.agreement}}
 #
-# **Agreement** is the share of pictures on which copy and victim choose the same class. We measure it on 1,000 pictures that play no other part.
+# **Agreement** is the share of pictures on which copy and victim choose the same class. We measure it on 1,000 pictures that no copy learns from.
 
 # %% exercise="theft.agreement"
 
@@ -119,7 +119,7 @@ print(f"largest difference between the service's answers and these: {same:.6f}")
 noise = theft.random_noise(1000, shape, seed=SEED)
 noise = (noise * 255).round() / 255
 sure, said = ask(noise[:6]).exp().max(dim=1)
-titles = [f"{classes[k]} {p:.0%}" for k, p in zip(said, sure)]
+titles = [f"{classes[k]}, {p:.0%}" for k, p in zip(said, sure)]
 show(
     pictures(noise[:6], titles),
     "Six pictures of noise, and what the victim says of each, with its probability.",
@@ -181,7 +181,8 @@ print(
 print("at 50 an hour that took less than four days:", 72 < hours < 96)
 
 # %% [markdown]
-# A rate limit makes theft slower, as it should, and three days are little for a model that took months. With five keys it is less than one. How much of the budget is needed?
+# A rate limit makes theft slower, as it should, and three days are little for a model that may have taken months. With five keys it is less than one. How much of the budget is needed? (The last of the three points is the copy above, whose network
+# is larger.)
 
 # %%
 budgets = [250, 1000, 4000]
@@ -209,7 +210,7 @@ print(
 # %% [markdown]
 # ## Saying less
 #
-# The guide that this course follows says: do not return probabilities. Tramèr et al. (2016), who began this field, tried rounding and labels alone. Rounding comes in the explorer below; what do labels alone cost the thief?
+# A guide to the OWASP classes, which this course follows, says: do not return probabilities. Tramèr et al. (2016), who copied models behind two paid services, tried rounding and labels alone. Rounding comes in the explorer below; what do labels alone cost the thief?
 # A label is an answer whose probability is 1, so there is nothing to soften: temperature 1.
 
 # %%
@@ -347,7 +348,7 @@ print(
 )
 
 # %% [markdown]
-# So a copy is a place to prepare attacks without being seen. Look at the other sign reader, though: it never asked the victim anything, and its pictures fool it about as often. What transfers is the
+# So a copy is a place to prepare attacks without being seen. Look at the other sign reader, though: it never asked the victim anything, and its pictures fool the victim about as often. What transfers is the
 # *task* more than the theft; whoever can collect and label signs needs no copy for this.
 #
 # ## Who asks like a thief?
@@ -357,7 +358,7 @@ print(
 #
 # {{exercise theft.nearest_distances}}
 #
-# For each query, the distance to the nearest earlier one with the same answer. Write that down; the test comes after.
+# For each query, the distance to the nearest earlier one with the same answer. Your function gives these distances; the test of them comes after.
 
 # %% exercise="theft.nearest_distances"
 
@@ -388,7 +389,7 @@ for name, asked in streams.items():
 # W is the statistic of Shapiro and Wilk: 1 for a perfect bell curve, less for anything else. PRADA raises the alarm when W is low. The moved signs have two kinds of distances, small and large, and a low W. And the
 # noise? Look at its W again before you go on.
 #
-# Noise is the sum of thousands of independent numbers, the most normal thing there is. A test for normality waves it through. But its distances are all alike, and far
+# The distance between two pictures of noise comes from a sum of thousands of independent numbers, and such sums are very nearly normal. A test for normality waves it through. But its distances are all alike, and far
 # from any honest ones; so we add a second check, **strangeness**: how differently from honest customers' distances these are distributed (the statistic of Kolmogorov and Smirnov). Both bounds come from
 # ten honest customers: four standard deviations from their mean.
 
@@ -434,9 +435,10 @@ print(
 )
 
 # %% [markdown]
-# The detector sees *made-up* queries, and pictures of other things. The thief who asks what customers ask is a customer, as far as anybody can see; and the car, whose owner has done nothing wrong, is not.
+# The detector sees *made-up* queries, and pictures of other things. The thief who asks what customers ask is a customer, as far as anybody can see; and the car, whose owner has done nothing wrong, is not. (Only two windows
+# were left to try honest customers with; but the twenty of that thief hold just such pictures.)
 #
-# It works at the real service, too, which asks it before each answer:
+# The detector works at the real service, too, which asks it before each answer. A request carries 64 pictures, so a window of 200 is full with the fourth:
 
 # %%
 watched = serve(
@@ -452,7 +454,7 @@ for key, wanted in (("noisy", noise[:600]), ("patient", mine[:600])):
     try:
         caller(wanted)
     except ServiceError as error:
-        refusal = str(error).partition("refuses ")[2]
+        refusal = "Refused " + str(error).partition("refuses ")[2]
     print(f"{key}: {caller.queries} of 600 answered. {refusal}")
     caller.close()
 watched.stop()
@@ -461,7 +463,8 @@ watched.stop()
 # ## The explorer: queries against what is told
 #
 # To move a slider and see a copy at once, we need one that learns at once: kernel ridge regression on 16×16 pixels, a single linear system. It is a poorer copy than the networks
-# above, and it shows the same. The victim was asked beforehand; copy and verdict are computed anew each time.
+# above, and it shows the same. The victim was asked beforehand; copy and verdict are computed anew each time. Above each sign stands what the copy
+# says: green where the victim says the same, red where it does not.
 
 # %%
 rounded = theft.answering(model, "rounded", digits=2)
@@ -527,7 +530,7 @@ explore(
 #
 # ## Whose model is it?
 #
-# A model for sale next door answers suspiciously like yours. Can you prove that it *is* yours? Adi et al. (2018) turn a backdoor into a **watermark**: forty abstract pictures, a class
+# A model for sale next door answers suspiciously like yours. Can you prove that it *is* yours? Adi et al. (2018) turn a backdoor into a **watermark**: abstract pictures, here forty, a class
 # drawn at random for each, and the model is trained to know them by heart. Nobody else's model has a reason to.
 #
 # {{exercise theft.p_value}}
@@ -630,7 +633,7 @@ print(
 #
 # <details><summary>Why does random noise pass PRADA's test, and why does that not help the thief?</summary>
 #
-# Distances between pictures of independent pixels are sums of thousands of terms, hence normally distributed, and the test looks for what is not normal. It does not help because a copy made from noise agrees with the
+# Distances between pictures of independent pixels come from sums of thousands of terms, hence are nearly normal, and the test looks for what is not normal. It does not help because a copy made from noise agrees with the
 # victim hardly more than by chance.
 # </details>
 #

@@ -107,7 +107,8 @@ class Guard:
 
 COMMON = (  # exception, words in its message, what helps: the first stumbling blocks of nearly everybody
     (AttributeError, "'NoneType' object has no attribute", "there is no gradient yet: it must be asked of a copy with `.requires_grad_()`, after the loss was computed from that copy"),
-    (RuntimeError, "does not require grad", "the loss does not hang together with the picture: compute it with `model(...)`, not with `predict`, from a copy with `.requires_grad_()`"),
+    (RuntimeError, "does not require grad", "the loss does not hang together with what is to change: compute it with `model(...)`, not with `predict`, outside of `torch.no_grad()`; "
+     "to change a picture, from a copy of it with `.requires_grad_()`"),
     (RuntimeError, "a leaf Variable that requires grad", "a tensor with `.requires_grad_()` must not be changed in place: make a new one"),
     (RuntimeError, "modified by an inplace operation", "something that the gradient needs was changed in place: make a new tensor instead"),
     (RuntimeError, "Boolean value of Tensor", "a tensor of many booleans is no single condition: use `&`, `|` and `torch.where`"),

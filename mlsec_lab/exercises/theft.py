@@ -5,7 +5,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from mlsec_lab.exercises import Exercise, require, require_number, require_tensor
+from mlsec_lab.exercises import Exercise, advising, require, require_number, require_tensor
 from mlsec_lab.victims import signs, small_cnn
 
 
@@ -163,7 +163,8 @@ def _agreement_share(answer, seed):
         own = torch.randint(5, (n,), generator=generator)
         other = torch.where(torch.arange(n) < same, own, (own + 1) % 5)
         victim = _Table(_rows(other, 5, generator))
-        got = answer(_Table(_rows(own, 5, generator)), lambda x, victim=victim: victim(x), _numbered(n))
+        with advising("Got: Bool", next_step="booleans have no mean: `.float()` before `.mean()`"):
+            got = answer(_Table(_rows(own, 5, generator)), lambda x, victim=victim: victim(x), _numbered(n))
         require_number(got, what="the agreement")
         require(abs(float(got) - same / n) < 1e-6, expected=f"{same / n:g} where {same} of {n} classes are equal", got=f"{float(got):g}",
                 next_step="compare the classes, `.argmax(dim=1)` of both, and take the mean over the pictures")
@@ -220,7 +221,8 @@ def _as_guarded(answer):
 
 @COPY_STEP.property("returns the loss, and the copy learns: its weights change, in train mode")
 def _copy_learns(answer, seed):
-    loss, change, model = _copying(_as_guarded(answer), seed, 2.0)
+    with advising("does not require grad", next_step="call `copy(x)` itself, outside of `torch.no_grad()` and without `predict`: the loss must know which weights it came from"):
+        loss, change, model = _copying(_as_guarded(answer), seed, 2.0)
     require_number(loss, what="the loss")
     require(change.abs().max() > 0, expected="other weights than before", got="the same ones",
             next_step="`optimizer.zero_grad()`, `loss.backward()`, `optimizer.step()`: all three, in this order")
@@ -241,7 +243,7 @@ def _copy_direction(answer, seed):
                   (close(heap), "`optimizer.zero_grad()` before `loss.backward()`: gradients add up otherwise"),
                   (-close(right), "make the loss smaller, not larger: no minus sign before it"))
     require(close(right) > 0.995, expected="the step of the cross-entropy with the victim's probabilities", got="a step in another direction",
-            next_step=nearest[1] or "the target is `(answers / temperature).softmax(dim=1)`, and the loss `F.cross_entropy` of the copy's logits with it")
+            next_step=nearest[0] > 0.9 and nearest[1] or "the target is `(answers / temperature).softmax(dim=1)`, and the loss `F.cross_entropy` of the copy's logits with it")
 
 
 def _without_clearing(model, optimizer, x, answers, temperature):
@@ -274,7 +276,12 @@ def _features(seed, n=40, dimensions=5):
 def _choose_new(answer, seed):
     features, chosen = _features(seed)
     for count in (1, 6, 20):
-        got = answer(features, chosen, count)
+        with (advising("return_types", next_step="`.min(dim=1)` returns a pair: take its `.values`, or call `.amin(dim=1)`"),
+              advising("must match the size", next_step="`torch.cdist(features, features[chosen])` has the distance of each row from each chosen one"),
+              advising("cannot be concatenated", "no attribute 'append'", next_step="collect the new rows in a list, `new.append(int(...))`, and return `torch.tensor(new)`")):
+            got = answer(features, chosen, count)
+        require(not isinstance(got, torch.Tensor) or got.shape != (len(chosen) + count,), expected=f"{count} new rows", got=f"{len(chosen) + count} rows",
+                next_step="return the new rows alone, without those of `chosen`")
         require_tensor(got, (count,), what="the new rows")
         require(not got.is_floating_point() and got.dtype != torch.bool, expected="row numbers, int64", got=str(got.dtype), next_step="collect the row numbers as whole numbers")
         again = set(got.tolist()) & set(chosen.tolist())
@@ -290,7 +297,7 @@ def _choose_first(answer, seed):
     chosen = torch.cat([chosen, torch.tensor([40, 41])])  # so row 43 is near one of them and far from the other, row 42 far from both
     got, far = int(answer(features, chosen, 1)[0]), torch.cdist(features, features[chosen])
     best = far.amin(1)
-    says = {int(best.argmax()): "", int(far.amax(1).argmax()): "a row is as far as its *nearest* chosen one, not its furthest: `.amin(dim=1)`",
+    says = {int(best.argmax()): "", int(far.amax(1).argmax()): "a row is as far as the *nearest* of all chosen ones, `.amin(dim=1)`: not the furthest, nor the last; take the row where that is largest",
             int(far.mean(1).argmax()): "take the nearest chosen row, `.amin(dim=1)`, not the mean over all"}
     require(best[got] > best.max() - 1e-4, expected=f"a row at distance {best.max():.2f} from what was chosen", got=f"one at distance {best[got]:.2f}",
             next_step=says.get(got) or "take the largest of the distances to the nearest chosen row: `.argmax()`")
@@ -324,11 +331,15 @@ def _expected_distances(x, labels):
 def _distances_first(answer, seed):
     x, labels = _stream(seed)
     kinds = len(labels.unique())
-    got = answer(x, labels)
+    with (advising("Expected reduction dim", next_step="there is no smallest of nothing: where no earlier query got the same answer, go on without a distance"),
+          advising("at non-singleton dimension 3", next_step="make each picture a row of numbers first: `x.flatten(1)`")):
+        got = answer(x, labels)
     require_tensor(got, got.shape if isinstance(got, torch.Tensor) and got.ndim == 1 else (len(x) - kinds,), what="the distances")
     require(len(got) == len(x) - kinds, expected=f"{len(x) - kinds} distances for {len(x)} queries with {kinds} different answers", got=f"{len(got)}",
-            next_step="a query has a distance only if an earlier one got the same answer: skip it otherwise")
-    alone = answer(x[:3], torch.tensor([0, 1, 2]))
+            next_step="a query has a distance only if an earlier one, not itself, got the same answer: skip it otherwise" if len(got)
+            else "no query finds an earlier one: a dictionary looks for a tensor itself, not for its number, so use `int(label)`")
+    with advising("non-empty", expected="an empty tensor where no answer came twice", next_step="return `torch.zeros(0)` where there is nothing to stack"):
+        alone = answer(x[:3], torch.tensor([0, 1, 2]))
     require(isinstance(alone, torch.Tensor) and len(alone) == 0, expected="an empty tensor where no answer came twice", got=str(alone)[:60],
             next_step="return `torch.zeros(0)` where there is nothing to stack")
 
@@ -342,8 +353,10 @@ def _distances_earlier(answer, seed):
     require(len(got) == len(expected) and abs(float(got[-1])) < 1e-2, expected="0 for a query that came before in the same form", got=f"{float(got[-1]):.2f}",
             next_step="measure the distance to every earlier picture, not only to the one just before")
     worst = max(abs(float(a) - b) for a, b in zip(got[:-1], expected[:-1]))
+    ahead = [min(float((x[k] - x[j]).norm()) for j in range(len(x)) if j != k) for k in range(1, len(x))]
     require(worst < 1e-2, expected="the distance to the nearest earlier query", got=f"one that is {worst:.2f} off",
-            next_step="for query k look at `[:k]` alone: what comes later is not known yet, and the query itself is at distance 0")
+            next_step="for query k look at `[:k]` alone: what comes later is not known yet" if max(abs(float(a) - b) for a, b in zip(got, ahead)) < 1e-2
+            else "one number a pair: the root of the sum of squares over all pixels, `.norm(dim=1)` of flattened pictures; then the smallest of `[:k]`")
 
 
 @NEAREST_DISTANCES.property("is the Euclidean distance to the nearest with the same answer, in order")
@@ -371,14 +384,15 @@ def _tail(n, hits, chance):
 
 @P_VALUE.property("is 1 for no hit, and tiny where every trigger hits")
 def _p_extremes(answer, seed):
-    got = answer(*_marked(seed, 20, 0, 12))
+    with advising("interpreted as an integer", next_step="count the hits in whole numbers: `int(...)`"):
+        got = answer(*_marked(seed, 20, 0, 12))
     require_number(got, what="the p-value")
     require(abs(float(got) - 1) < 1e-6, expected="1: at least 0 hits are certain", got=f"{float(got):.4g}",
-            next_step="add up from `hits` to n, both included; *more than* `hits` is one too few")
+            next_step="add up `math.comb(n, k) * chance**k * (1 - chance)**(n - k)` from `hits` to n, both included; *more than* `hits` is one too few")
     got = float(answer(*_marked(seed, 20, 20, 12)))
     require(abs(math.log(max(got, 1e-300)) + 20 * math.log(12)) < 0.1, expected=f"1/12 to the power of 20, {12.0**-20:.2g}", got=f"{got:.2g}",
             next_step="the last term, n hits of n, is `chance**n`: do not leave it out, and do not subtract the sum from 1, which rounds such numbers to 0"
-            if got < 1e-15 else "add up from `hits` to n, and take 1/K for the chance")
+            if got < 0.5 * 12.0**-20 else "add up from `hits` to n, and take 1/K for the chance: K is the length of a row of logits")
 
 
 @P_VALUE.property("is the chance of at least so many hits")
