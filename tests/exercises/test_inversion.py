@@ -1,4 +1,5 @@
 """Lesson 08's exercises, tried with what learners write."""
+import warnings
 from collections import Counter
 
 import numpy as np
@@ -35,6 +36,21 @@ def invert_variant(*, sign=1, start=0.5, each=True, stale=False, clip=True, use_
             step = gradient.sign() if use_sign else gradient / length
             x = x - sign * lr * step
             x = x.clamp(0, 1) if clip else x
+        return x
+    return invert
+
+
+def invert_that_raises(how):
+    def invert(model, y, shape, steps, lr):
+        x = torch.full((len(y), *shape), 0.5, requires_grad=how != "no gradient")
+        for _ in range(steps):
+            F.cross_entropy(model(x), y).backward()
+            if how == "in place":
+                x -= lr * x.grad
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of what is wrong here
+                x = (x - lr * x.grad / x.grad.norm()).clamp(0, 1)
         return x
     return invert
 
@@ -80,6 +96,19 @@ def search_variant(*, largest=True, weighted=False, shrink=0.95, again=False, ow
             if again:
                 score(centre[None])
             width = shrink * width
+        return centre
+    return search
+
+
+def search_of_its_own_order(*, again=False, early=False):
+    def search(score, start, generations, population, elite, width, seed=0):
+        generator, centre = torch.Generator().manual_seed(seed), start
+        for _ in range(generations):
+            generator = torch.Generator().manual_seed(seed) if again else generator
+            width = 0.95 * width if early else width
+            points = centre + width * torch.randn(population, len(start), generator=generator)
+            centre = points[score(points).topk(elite).indices].mean(0)
+            width = width if early else 0.95 * width
         return centre
     return search
 
@@ -132,6 +161,20 @@ def suspects_variant(*, strict=False, requests=False, no_share=False, no_number=
     return suspects
 
 
+def suspects_that_raises(how):
+    def suspects(records, images, share):
+        answers = {}
+        for record in records:
+            answers.setdefault(record.key, []).extend([record.labels[0]] if how == "first" else record.labels)
+        found = {}
+        for key, names in answers.items():
+            name = max(set(names), key=names.count) if how == "max" else Counter(names).most_common(1)[0][0] if how == "counter" else names and names[0]
+            if names.count(name) / len(names) >= share and len(names) >= images:
+                found[key] = name
+        return found
+    return suspects
+
+
 RIGHT = [
     (INVERT, "one picture after the other", invert_one_by_one),
     (RECOGNITION_RATE, "minus infinity for the others", rate_by_minus_infinity),
@@ -146,12 +189,18 @@ WRONG = [
     (INVERT, "one length for all", invert_variant(each=False), "by the length `lr`", "its own L2 length"),
     (INVERT, "the sign of the gradient", invert_variant(use_sign=True), "by the length `lr`", "its own L2 length"),
     (INVERT, "the gradient at grey for ever", invert_variant(stale=True, clip=True, each=False), "", "length"),
+    (INVERT, "a picture that keeps no gradient", invert_that_raises("not a leaf"), "runs to its `return`", "only a leaf"),
+    (INVERT, "no gradient wanted", invert_that_raises("no gradient"), "runs to its `return`", "requires_grad_()"),
+    (INVERT, "in place", invert_that_raises("in place"), "runs to its `return`", "a new picture"),
     (RECOGNITION_RATE, "everybody stands in the line-up", rate_variant(everybody=True), "people of the line-up", "first `people` columns"),
     (RECOGNITION_RATE, "never nobody", rate_variant(nothing=False), "no portrait", "last column"),
     (RECOGNITION_RATE, "a number of pictures", rate_variant(count=True), "people of the line-up", "share from 0 to 1"),
     (RECOGNITION_RATE, "among the first three", rate_variant(top=3), "people of the line-up", "largest of them"),
     (SEARCH, "the worst", search_variant(largest=False), "around the centre", "high scores are good"),
     (SEARCH, "shrinks by half", search_variant(shrink=0.5), "around the centre", "by a twentieth"),
+    (SEARCH, "never shrinks", search_variant(shrink=1.0), "around the centre", "by a twentieth"),
+    (SEARCH, "shrinks before", search_of_its_own_order(early=True), "around the centre", "after it, not before"),
+    (SEARCH, "a generator in each round", search_of_its_own_order(again=True), "around the centre", "once, before the loop"),
     (SEARCH, "asks about the centre, too", search_variant(again=True), "around the centre", "about nothing else"),
     (SEARCH, "always around the start", search_variant(stay=True), "", "centre"),
     (SEARCH, "weighted by the scores", search_variant(weighted=True), "", "elite"),
@@ -166,6 +215,10 @@ WRONG = [
     (SUSPECTS, "requests instead of answers", suspects_variant(requests=True), "", "labels"),
     (SUSPECTS, "no share", suspects_variant(no_share=True), "leaves alone", "the share has to be reached"),
     (SUSPECTS, "no number", suspects_variant(no_number=True), "leaves alone", "`images` answers"),
+    (SUSPECTS, "most_common of nothing", suspects_that_raises("counter"), "runs to its `return`", "only refused"),
+    (SUSPECTS, "max of nothing", suspects_that_raises("max"), "runs to its `return`", "only refused"),
+    (SUSPECTS, "a share of nothing", suspects_that_raises("share"), "runs to its `return`", "only refused"),
+    (SUSPECTS, "the first of no labels", suspects_that_raises("first"), "runs to its `return`", "take all of them"),
     (SUSPECTS, "the count", suspects_variant(count=True), "and the person", "commonest name"),
     (SUSPECTS, "a list", suspects_variant(as_list=True), "and the person", "a dict"),
     (SUSPECTS, "the first label of a request", suspects_variant(single=True), "and the person", "all requests of a key"),
