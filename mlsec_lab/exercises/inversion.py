@@ -397,7 +397,7 @@ def _log(seed):
     for key, names in answers.items():
         draw.shuffle(names)
         while names:
-            part, names = names[:draw.randint(1, 7)], names
+            part = names[:draw.randint(1, 7)]
             names = names[len(part):]
             records.append(Record(float(draw.randrange(9000)), key, len(part), 200, tuple(part), ""))
     return target, sorted(records)

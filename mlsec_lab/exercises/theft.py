@@ -243,7 +243,7 @@ def _copy_direction(answer, seed):
                   (close(heap), "`optimizer.zero_grad()` before `loss.backward()`: gradients add up otherwise"),
                   (-close(right), "make the loss smaller, not larger: no minus sign before it"))
     require(close(right) > 0.995, expected="the step of the cross-entropy with the victim's probabilities", got="a step in another direction",
-            next_step=nearest[0] > 0.9 and nearest[1] or "the target is `(answers / temperature).softmax(dim=1)`, and the loss `F.cross_entropy` of the copy's logits with it")
+            next_step=nearest[1] if nearest[0] > 0.9 and nearest[1] else "the target is `(answers / temperature).softmax(dim=1)`, and the loss `F.cross_entropy` of the copy's logits with it")
 
 
 def _without_clearing(model, optimizer, x, answers, temperature):

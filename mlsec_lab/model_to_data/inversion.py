@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
-from mlsec_lab.victims.networks import frozen
+from mlsec_lab.victims.networks import device_of, frozen
 from mlsec_lab.victims.training import in_passes, one_cycle, predict, shifted
 
 
@@ -37,7 +37,7 @@ def invert_pixels(model, y, shape, *, steps=100, lr=0.3, tv=0.0, scales=(), shif
     _check_search(y, steps=steps, shift=shift, noise=noise, seed=seed)
     check_number(lr, "lr", above=0)
     check_number(tv, "tv", least=0)
-    draw, device, sizes = torch.Generator().manual_seed(seed), _device(model), [*scales, shape[1]]
+    draw, device, sizes = torch.Generator().manual_seed(seed), device_of(model), [*scales, shape[1]]
     z = torch.full((len(y), shape[0], sizes[0], sizes[0] * shape[2] // shape[1]), 0.5, device=device)
     with frozen(model):
         for stage, size in enumerate(sizes):
@@ -102,7 +102,7 @@ def invert_faces(model, y, faces, *, steps=100, lr=0.2, penalty=0.3, shift=2, no
     """
     _check_search(y, steps=steps, shift=shift, noise=noise, seed=seed, penalty=penalty)
     check_number(lr, "lr", above=0)
-    draw, device = torch.Generator().manual_seed(seed), _device(model)
+    draw, device = torch.Generator().manual_seed(seed), device_of(model)
     faces, y = faces._replace(mean=faces.mean.to(device), axes=faces.axes.to(device)), y.to(device)
     c = (0.1 * torch.randn(len(y), len(faces.axes), generator=draw)).to(device).requires_grad_()
     adam = torch.optim.Adam([c], lr=lr)
@@ -120,10 +120,6 @@ def invert_faces(model, y, faces, *, steps=100, lr=0.2, penalty=0.3, shift=2, no
 def _seen(x, shift, noise, draw):
     x = shifted(x, shift, draw)
     return x + noise * torch.randn(x.shape, generator=draw).to(x.device) if noise else x
-
-
-def _device(model):
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 # ---- nothing but answers

@@ -99,14 +99,14 @@ def _photograph(rng, people):
     _lay(image, _inside(fall, edge) * (length > 0), hair * 0.85)
     # Clothes, neck, collar.
     low = slice(20, SIZE)
-    torso = _oval(sx[:, :, :], sy[:, :, low] - 1.18, 0.86, 0.58, edge)
+    torso = _oval(sx, sy[:, :, low] - 1.18, 0.86, 0.58, edge)
     _lay(image, torso, cloth, low)
     neck = _inside(np.maximum(np.abs(sx) - 0.20, np.maximum(sy[:, :, low] - 0.66, 0.2 - sy[:, :, low])), edge)
     vee = _inside((np.abs(sx) * 1.6 + sy[:, :, low] - 0.98), edge) * torso
     _lay(image, vee * (collar > 1.5), white, low)
     _lay(image, np.maximum(neck, vee * (np.abs(collar - 1) < 0.5)), skin * 0.82, low)
     # The head: an oval below which the jaw may be square, and ears.
-    ears = np.maximum(_oval(np.abs(x) - wide, y - 0.02, 0.07, 0.13, edge), 0)
+    ears = _oval(np.abs(x) - wide, y - 0.02, 0.07, 0.13, edge)
     _lay(image, ears, skin * 0.9)
     u, v = x / wide, y / high
     u, v = u * u, v * v

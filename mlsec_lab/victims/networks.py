@@ -109,6 +109,11 @@ def resnet18(channels=3, classes=10, *, seed=0):
     return nn.Sequential(Normalise(), network).to(memory_format=torch.channels_last).eval()
 
 
+def device_of(model):
+    """Where a model's parameters are; the CPU for one that has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
 @contextmanager
 def frozen(model):
     """Put `model` in eval mode with parameters that need no gradient, and restore each flag afterwards.

@@ -27,6 +27,7 @@ from torch import nn
 from mlsec_lab.victims.audit_log import AuditLog, key_id
 from mlsec_lab.victims.clock import WallClock
 from mlsec_lab.victims.inputs import check_choice, check_number
+from mlsec_lab.victims.networks import device_of
 
 MODES = ("probabilities", "rounded", "top1")
 DTYPES = {"float32": "<f4", "uint8": "u1"}
@@ -128,7 +129,7 @@ def serve(model, classes, *, shape=(3, 32, 32), mode="probabilities", digits=2, 
     ask = _answers(model, classes, mode, digits, confidence)
     try:
         with torch.inference_mode():
-            got = list(model(torch.zeros(1, *shape, device=_device(model))).shape)
+            got = list(model(torch.zeros(1, *shape, device=device_of(model))).shape)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"shape must be that of one image which the model takes, (C, H, W), not {shape!r} ({str(error).splitlines()[0]})") from error
     if got != [1, len(classes)]:
@@ -244,7 +245,7 @@ def _read_images(body, shape, most):
 
 def _answers(model, classes, mode, digits, confidence):
     """The function x -> (labels, answer): how much of what the model says gets out."""
-    device = _device(model)
+    device = device_of(model)
 
     def ask(x):
         with torch.inference_mode():
@@ -264,10 +265,6 @@ def _answers(model, classes, mode, digits, confidence):
 
 def _can_be_a_header(key):
     return isinstance(key, str) and key != "" and key.isascii() and key.isprintable() and key == key.strip()
-
-
-def _device(model):
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _amount(limit):
