@@ -1,5 +1,6 @@
 """Figures of what language models read and say: words in colour, lists of texts, what comes next."""
 import numpy as np
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
@@ -72,14 +73,20 @@ def shaded_words(lines, *, high, gauges=None, fits=92):
     gauges: {label: (share, mark, text, colour)}, bars below: how far they reach, in [0, 1], where a dashed line stands (or None), and what is written behind them.
     fits: characters in a line.
     """
-    placed, row = [], 0  # one row a line of text: (row, column, word, value), the titles with a column of None
+    placed, shades, row = [], [], 0  # one row a line of text: (row, column, text), the titles with a column of None; (row, column, width, colour)
     for title, words in lines.items():
-        placed.append((row, None, title, None))
-        row, column = row + 1, 0
+        placed.append((row, None, title))
+        row, column, plain = row + 1, 0, False
         for word, value in words:
             if column and column + len(word) > fits:
-                row, column = row + 1, 0
-            placed.append((row, column, word, value))
+                row, column, plain = row + 1, 0, False
+            if plain and value is None:  # words without a value are one text: each text costs an explorer time
+                placed[-1] = (*placed[-1][:2], f"{placed[-1][2]} {word}")
+            else:
+                placed.append((row, column, word))
+            share, plain = min(max((value or 0) / high, 0), 1), value is None
+            if share > 0.02:
+                shades.append((row, column, len(word), (*to_rgb(ORANGE), 0.85 * share)))
             column += len(word) + 1
         row += 1.35
     rows = row + 1.3 * len(gauges or {})
@@ -88,14 +95,11 @@ def shaded_words(lines, *, high, gauges=None, fits=92):
     axes.set_xlim(-0.6, fits + 0.6)
     axes.set_ylim(rows - 0.3, -0.75)
     axes.axis("off")
-    for row_of, column, word, value in placed:
-        if column is None:
-            axes.text(-0.4, row_of, word, fontsize=9.5, fontweight="bold", va="center")
-            continue
-        share = 0 if value is None else min(max(value / high, 0), 1)
-        if share > 0.02:
-            axes.barh(row_of, len(word) + 0.7, left=column - 0.35, height=0.86, color=(*to_rgb(ORANGE), 0.85 * share))
-        axes.text(column, row_of, word, fontsize=9, family="DejaVu Sans Mono", va="center")
+    corners = [[(x, y), (x + wide, y), (x + wide, y + 0.86), (x, y + 0.86)] for x, y, wide in ((k - 0.35, r - 0.43, n + 0.7) for r, k, n, _ in shades)]
+    axes.add_collection(PolyCollection(corners, facecolors=[colour for *_, colour in shades], linewidths=0))
+    for row_of, column, text in placed:
+        style = dict(fontsize=9.5, fontweight="bold") if column is None else dict(fontsize=9, family="DejaVu Sans Mono")
+        axes.text(-0.4 if column is None else column, row_of, text, va="center", **style)
     for number, (label, (share, mark, text, colour)) in enumerate((gauges or {}).items()):
         at, start, wide = row + 1.3 * number, 0.24 * fits, 0.42 * fits
         axes.text(start - 1, at, label, fontsize=9, ha="right", va="center")

@@ -34,12 +34,16 @@ def test_lists_are_numbered_and_what_is_marked_has_a_dot_and_a_colour():
 
 def test_words_are_shaded_by_their_values_and_lines_break_between_words():
     words = [(f"word{i}", float(i)) for i in range(30)] + [("plain", None)]
-    figure = shaded_words({"asked": words, "answer": [("yes", None)]}, high=29, gauges={"surprise": (0.5, 0.4, "stopped", "#a6002c")}, fits=60)
+    figure = shaded_words({"asked": words, "answer": [("yes", None), ("indeed", None)]}, high=29, gauges={"surprise": (0.5, 0.4, "stopped", "#a6002c")}, fits=60)
     axes, = figure.axes
     texts = [text.get_text() for text in axes.texts]
-    assert texts[0] == "asked" and texts[1:32] == [word for word, _ in words] and texts[32:] == ["answer", "yes", "surprise", "stopped"]
-    shaded = [patch for patch in axes.patches if patch.get_facecolor()[:3] == pytest.approx(to_rgb(figures.ORANGE))]
-    shades = [patch.get_facecolor()[3] for patch in shaded]
-    assert len(shaded) == 29 and shades == sorted(shades) and shades[-1] == pytest.approx(0.85)  # the value 0 and None are not shaded
+    assert texts[0] == "asked" and texts[1:32] == [word for word, _ in words] and texts[32:] == ["answer", "yes indeed", "surprise", "stopped"]
+    shaded, = axes.collections
+    assert [tuple(colour[:3]) == pytest.approx(to_rgb(figures.ORANGE)) for colour in shaded.get_facecolors()] == [True] * 29
+    for path, word in zip(shaded.get_paths(), axes.texts[2:31]):  # each lies behind its word
+        (left, up), (right, down) = path.vertices.min(0), path.vertices.max(0)
+        assert left < word.get_position()[0] < right < word.get_position()[0] + len(word.get_text()) + 0.5 and up < word.get_position()[1] < down
+    shades = list(shaded.get_facecolors()[:, 3])
+    assert len(shades) == 29 and shades == sorted(shades) and shades[-1] == pytest.approx(0.85)  # the value 0 and None are not shaded
     assert max(text.get_position()[0] + len(text.get_text()) for text in axes.texts[1:32]) <= 60
     assert len({text.get_position()[1] for text in axes.texts[1:32]}) > 2
