@@ -112,6 +112,10 @@ COMMON = (  # exception, words in its message, what helps: the first stumbling b
     (RuntimeError, "a leaf Variable that requires grad", "a tensor with `.requires_grad_()` must not be changed in place: make a new one"),
     (RuntimeError, "modified by an inplace operation", "something that the gradient needs was changed in place: make a new tensor instead"),
     (RuntimeError, "Boolean value of Tensor", "a tensor of many booleans is no single condition: use `&`, `|` and `torch.where`"),
+    (Exception, "torch.return_types", "`.min(dim)`, `.max(dim)` and their like give a pair: take its `.values` or its `.indices`"),
+    (RuntimeError, "mean(): could not infer output dtype", "a mean wants numbers with a fraction: `.float().mean()`"),
+    (RuntimeError, "stack expects a non-empty", "there is nothing to stack: the list that you fill is still empty"),
+    (RuntimeError, "zero-dimensional tensor", "`torch.cat` joins tensors that have a dimension; single numbers are put together by `torch.stack`"),
     (ValueError, "not among the", "print the text: words stand apart by spaces, and only those of the vocabulary count"),
     (NameError, "", "check the spelling, and that the cell which defines this name was run"),
 )

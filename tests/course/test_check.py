@@ -441,7 +441,12 @@ def test_an_exercise_by_itself_says_how_it_is_used(doubling):
     (lambda model, x: x.grad.sign(), "there is no gradient yet"),
     (lambda model, x: torch.autograd.grad(x.sum(), x)[0], "does not hang together"),
     (lambda model, x: x if x > 0 else -x, "torch.where"),
-], ids=["no gradient", "no graph", "a condition"])
+    (lambda model, x: x.flatten(1).min(1) - 1, "`.values`"),
+    (lambda model, x: x.flatten(1).max(1).sqrt(), "`.values`"),
+    (lambda model, x: x * (x > 0).mean(), "`.float().mean()`"),
+    (lambda model, x: torch.stack([row for row in x if row.sum() < -1]), "still empty"),
+    (lambda model, x: torch.cat([row.sum() for row in x]), "`torch.stack`"),
+], ids=["no gradient", "no graph", "a condition", "a pair", "a pair's attribute", "a mean of booleans", "nothing", "numbers"])
 def test_the_commonest_stumbling_blocks_have_advice_of_their_own(answer, words, doubling):
     verdict = told(doubling, answer)
     assert verdict.outcome == "not yet" and words in verdict.next_step, verdict
