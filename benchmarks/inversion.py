@@ -21,7 +21,7 @@ from torch import nn  # noqa: E402
 
 from mlsec_lab.course.recipes import RECIPES, train_checkpoint  # noqa: E402
 from mlsec_lab.model_to_data import inversion  # noqa: E402
-from mlsec_lab.victims import LabelOnly, accuracy, load_data, load_model, train  # noqa: E402
+from mlsec_lab.victims import LabelOnly, accuracy, load_data, load_model, predict, train  # noqa: E402
 from mlsec_lab.victims.checkpoints import NETWORKS  # noqa: E402
 from mlsec_lab.victims.judge import people_of  # noqa: E402
 
@@ -53,6 +53,13 @@ def another(data, seed):
     return train(NETWORKS[recipe.network](**recipe.shape, seed=seed), x, y, epochs=recipe.training["epochs"], seed=seed)
 
 
+def namesakes(ask, y, faces, public):
+    """The mean of the strangers who are called each person, of all where none is, and the number of questions: where the repelling begins."""
+    strangers, called = faces.coefficients(public), predict(ask, public).argmax(1)
+    hits = [strangers[called == label] for label in y]
+    return faces.pictures(torch.stack([(rows if len(rows) else strangers).mean(0) for rows in hits])), len(public)
+
+
 def attacks(model, y, faces, public, shape, seed):
     """(attack, what is answered) -> a function that gives the pictures and the number of questions."""
     hidden, two, one = LabelOnly(model), Rounded(model), Rounded(model, 1)
@@ -68,6 +75,7 @@ def attacks(model, y, faces, public, shape, seed):
         ("evolution", "two digits"): lambda: inversion.from_probabilities(two, y, **search),
         ("evolution", "one digit"): lambda: inversion.from_probabilities(one, y, **search),
         ("evolution", "top-1"): lambda: inversion.from_probabilities(hidden, y, **search),
+        ("namesakes", "top-1"): lambda: namesakes(hidden, y, faces, public),
         ("repelling, 8 rounds", "top-1"): lambda: inversion.from_labels(hidden, y, rounds=8, **search),
         ("repelling", "top-1"): lambda: inversion.from_labels(hidden, y, **search),
         ("repelling, 50 rounds", "top-1"): lambda: inversion.from_labels(hidden, y, rounds=50, **search)}

@@ -115,9 +115,8 @@ def _sweep(arguments):
     for number in arguments.cells or ():
         check_number(number, "cells", least=0, most=len(cells) - 1)
     chosen = cells if arguments.cells is None else [cells[number] for number in arguments.cells]
-    minutes = grid.size(arguments.dataset, arguments.device).minutes
-    takes = f"all of them take about {minutes} minutes on two free cores" if minutes else "nobody has timed it yet"
-    print(f"{arguments.name} on {arguments.dataset}: {grid.about} ({len(chosen)} of {len(cells)} cells; {takes})", flush=True)
+    takes = grid.size(arguments.dataset, arguments.device).takes
+    print(f"{arguments.name} on {arguments.dataset}: {grid.about} ({len(chosen)} of {len(cells)} cells; all of them take {takes})", flush=True)
     folder = work_folder() / "sweeps" / f"{arguments.name}-{arguments.dataset}"
     try:
         with workers(arguments.workers) if arguments.workers > 1 else contextlib.nullcontext() as pool:

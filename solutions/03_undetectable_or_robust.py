@@ -601,7 +601,7 @@ print(
 # %% [markdown]
 # A network that reads 78 in 100 photographs after 20,000 of them cannot be taught that by 500. At this size you choose: five to eight points of accuracy for most of a pattern spread over the picture, and for less of a patch, or
 # the backdoor as it is. Keeping what the pivot *answers* pays here as it did not on signs. The paper reports two points at most on CIFAR-10, with a larger network and all 50,000 photographs;
-# `--device cuda` asks a ResNet-18 that, and wants a GPU.
+# `--device cuda` asks a ResNet-18 that, and wants a GPU: five petaflop a model, by a count of the operations, so some 26 hours for all 175 where ten teraflop a second are really done. Stopped, it goes on where it was.
 #
 # ## A model that reads captions
 #

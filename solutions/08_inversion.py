@@ -670,7 +670,7 @@ print("the penalty makes the faces more alike:", alike(punished) > alike(free) +
 # **Shown:** a classifier of people is a picture of them. A sure model proves nothing by itself; with a prior from other people's faces an independent judge recognises most, from weights, from probabilities, and from names,
 # where the mean of a person's namesakes already goes far. Rounding takes a part, top-1 stops the simple search, a rate limit turns seconds into hours or days, a log shows who looks for one person and nothing else.
 #
-# **Not shown:** that the steps away from the boundary beat the namesakes here. Real faces, where twenty-four drawn people are easy to tell apart; `VICTIM = "olivetti"` and the benchmark go further. That any of this recovers a *training picture*: what comes out is what the shots of a person have in common. And
+# **Not shown:** that the steps away from the boundary beat the namesakes here. Real faces, where twenty-four drawn people are easy to tell apart; `VICTIM = "olivetti"` and the benchmark go further, and nine of the claims above, which are about badges, do not hold there. That any of this recovers a *training picture*: what comes out is what the shots of a person have in common. And
 # the strangers come from the same pen as the staff, which is the best case for the attacker.
 #
 # Fredrikson et al.'s loop and Kahla et al.'s repelling are written anew from their ideas; eigenfaces in place of Zhang et al.'s GAN, the evolution strategy, the judge and its line-up are this course's choice.

@@ -33,8 +33,7 @@ class Size:
     """How large the experiment is.  train, trusted, test: images; `trusted` is 1 % of `train` unless said otherwise.
 
     counts: of poisons.  attacks: which.  seeds: models an attack and count; clean ones and BadNets have `more` besides.
-    surrogate: the attacker's own model, for AdvCleanLabel.  minutes: for all cells, with two workers on two free cores; None where
-    nobody has timed it.
+    surrogate: the attacker's own model, for AdvCleanLabel.  takes: how long all the cells take, and on what.
     """
     network: Callable
     train: int
@@ -46,16 +45,18 @@ class Size:
     seeds: int = 5
     more: int = 5
     surrogate: str = "signs_cnn"
-    minutes: int | None = None
+    takes: str = "a time that nobody has measured"
 
 
 SIZES = {
-    ("signs", "cpu"): Size(pooled_cnn, train=50_000, epochs=1, trusted=500, test=600, counts=(100, 300, 1000), minutes=66),
-    # A ResNet-18 wants a GPU. `cifar10_resnet` is made by `mlsec-lab train cifar10_resnet`.
-    ("cifar10", "cuda"): Size(resnet18, train=50_000, epochs=30, trusted=500, test=2000, counts=(100, 300, 1000), surrogate="cifar10_resnet"),
+    ("signs", "cpu"): Size(pooled_cnn, train=50_000, epochs=1, trusted=500, test=600, counts=(100, 300, 1000),
+                           takes="46 minutes on two free cores, up to 66 on slower ones"),
+    # A ResNet-18 wants a GPU: 5.2 petaflop a cell, as PyTorch counts them, 95 % of it training. `cifar10_resnet` is made by `mlsec-lab train cifar10_resnet`.
+    ("cifar10", "cuda"): Size(resnet18, train=50_000, epochs=30, trusted=500, test=2000, counts=(100, 300, 1000), surrogate="cifar10_resnet",
+                              takes="about 26 hours at 10 teraflop a second, by a count of the operations; nobody has timed them"),
     # What a laptop can do with the same photographs: fewer attacks and a small network; the trusted images are 2.5 %, 50 a class.
     ("cifar10", "cpu"): Size(functools.partial(pooled_cnn, width=32), train=20_000, epochs=6, trusted=500, test=1000, counts=(300, 1000),
-                             attacks=("badnets", "blended"), seeds=3, more=0, minutes=30),
+                             attacks=("badnets", "blended"), seeds=3, more=0, takes="about 30 minutes on two free cores"),
 }
 BASELINES = 2  # so many seeds of each attack, at the most poisons, are repaired in the other ways too
 STEPS = 500  # of every repair: more than the default, for the last point of accuracy
@@ -129,7 +130,8 @@ def _training_set(dataset, n, seed):
 
 # ---- the same for a model that learns from captions
 
-TOWERS = Size(functools.partial(two_tower, image=pooled_cnn), train=24_000, epochs=4, trusted=500, test=600, counts=(50, 150, 600), minutes=12)
+TOWERS = Size(functools.partial(two_tower, image=pooled_cnn), train=24_000, epochs=4, trusted=500, test=600, counts=(50, 150, 600),
+              takes="about 12 minutes on two free cores")
 
 
 def tower_size(dataset, device):

@@ -144,13 +144,19 @@ def readings(images, probabilities, classes, titles, *, most=5):
     return figure
 
 
-def curves(x, lines, *, xlabel, ylabel, percent=True, marks=None, size=(6.4, 3.4)):
+def curves(x, lines, *, xlabel, ylabel, percent=True, marks=None, span=None, size=(6.4, 3.4)):
     """Lines over a budget, each labelled at its end.
 
     x: the budgets.  lines: {label: values}.  marks: {label: x} draws a dashed upright line.  percent: values are shares.
+    span: None, or (from, to) for a logarithmic axis that begins and ends there whatever x is, as an explorer wants it.
     """
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=size, layout=None if span else "constrained")
+    # Places by hand where an explorer draws: automatic layout draws everything twice.
+    axes = figure.add_axes((0.11, 0.16, 0.67, 0.8)) if span else figure.add_subplot()
+    if span:
+        axes.set_xscale("log")
+        axes.set_xlim(*span)
+        axes.xaxis.set_major_formatter("{x:g}")
     ends = []
     for (label, values), colour in zip(lines.items(), PALETTE):
         axes.plot(x, values, color=colour, marker="o", markersize=3.5, linewidth=1.8, label=label)

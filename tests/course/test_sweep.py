@@ -410,7 +410,7 @@ def test_importing_it_loads_neither_pandas_nor_torch():
 def grids(cells, tmp_path, monkeypatch):
     """An experiment of four cells, two of which fail until they are mended."""
     def experiment(name, function, count, **arguments):
-        return SimpleNamespace(function=function, about=f"the {name} experiment", size=lambda dataset, device: SimpleNamespace(minutes=3),
+        return SimpleNamespace(function=function, about=f"the {name} experiment", size=lambda dataset, device: SimpleNamespace(takes="three minutes"),
                                cells=lambda dataset, device: [dict(arguments, **{count: number}) for number in range(4)])
     table = {"doubles": experiment("doubles", cells.fails, "seed", folder=str(tmp_path)),
              "slow": experiment("slow", cells.slow, "number", folder=str(tmp_path), nap=0.3)}
@@ -423,7 +423,7 @@ def grids(cells, tmp_path, monkeypatch):
 def test_the_command_writes_its_table_once_every_cell_has_succeeded(workers_asked, grids, tmp_path, capsys):
     assert cli.main(["sweep", "doubles", "--workers", workers_asked]) == 1
     said = capsys.readouterr()
-    assert said.out == "doubles on signs: the doubles experiment (4 of 4 cells; all of them take about 3 minutes on two free cores)\n"
+    assert said.out == "doubles on signs: the doubles experiment (4 of 4 cells; all of them take three minutes)\n"
     assert said.err.splitlines()[-1] == ("mlsec-lab: 2 of 4 cells failed, the first with TypeError: an odd seed; no table is written; "
                                          "the others are kept, and running the command again resumes with these")
     assert not grids.exists()
@@ -479,7 +479,7 @@ def test_ctrl_c_ends_the_command_with_one_sentence_and_it_resumes(workers_asked,
     home = tmp_path / "home"
     script = ("import sys\nfrom types import SimpleNamespace\nfrom swept_functions import slow\nfrom mlsec_lab.cli import main\nif __name__ == '__main__':\n"
               f"    cells = [dict(number=number, folder={str(tmp_path)!r}, nap=60 * number) for number in range(2)]\n"
-              f"    grid = SimpleNamespace(function=slow, cells=lambda *a: cells, about='naps', size=lambda *a: SimpleNamespace(minutes=None))\n"
+              f"    grid = SimpleNamespace(function=slow, cells=lambda *a: cells, about='naps', size=lambda *a: SimpleNamespace(takes='long'))\n"
               f"    from pathlib import Path\n    tables = Path({str(tmp_path)!r})\n"
               "    sys.modules['mlsec_lab.course.grids'] = SimpleNamespace(GRIDS={'naps': grid}, table_path=lambda *a: tables / 'naps_signs.csv', tidy=lambda frame: frame[['number']])\n"
               f"    sys.exit(main(['sweep', 'naps', '--workers', {workers_asked!r}]))\n")
@@ -488,7 +488,7 @@ def test_ctrl_c_ends_the_command_with_one_sentence_and_it_resumes(workers_asked,
     until(lambda: len(list(kept.glob("*.json"))) >= 1, running)
     os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to every process of the command, a busy and an idle worker among them
     try:
-        out, err = running.communicate(timeout=20)  # and not after a minute, when the second cell is done
+        out, err = running.communicate(timeout=40)  # and not after a minute, when the second cell is done
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(running.pid, signal.SIGKILL)

@@ -45,6 +45,13 @@ def test_curves_of_other_numbers_keep_their_own_scale():
     assert axes.get_ylim()[1] >= 5000 and "%" not in axes.yaxis.get_major_formatter()(5000)
 
 
+@pytest.mark.parametrize("x", [[0.1, 1], [20, 80]])
+def test_curves_with_a_span_keep_one_logarithmic_axis_whatever_is_drawn(x):
+    axes = only_axes(curves(x, {"label": [0.1, 0.4]}, xlabel="hours", ylabel="agreement", span=(0.05, 100)))
+    assert axes.get_xscale() == "log" and axes.get_xlim() == (0.05, 100)
+    assert axes.xaxis.get_major_formatter()(10) == "10" and axes.texts[0].xy == (x[-1], 0.4)
+
+
 def test_bars_are_as_long_as_their_values_and_say_them():
     axes = only_axes(bars({"FGSM": 0.25, "PGD": 0.9}, xlabel="misread"))
     assert [bar.get_width() for bar in axes.patches] == [0.25, 0.9]

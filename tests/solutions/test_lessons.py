@@ -164,17 +164,18 @@ def test_lesson_11_sets_the_age_of_a_record_against_the_tolerance(explored):
 
 @pytest.mark.slow
 def test_lesson_12_sets_queries_against_what_is_told(explored):
-    compute, truth = explored["theft"]["compute"], explored["theft"]["truth"][:400]
+    compute = explored["theft"]["compute"]
 
-    def agrees(*values):
-        return (compute(*values)[2] == truth).float().mean().item()
+    def agreed(kind, queries, told):
+        return compute(kind, queries, 50)[3][told]
 
-    assert agrees("unlabelled signs", "the label", 800, 50) > agrees("unlabelled signs", "the label", 100, 50) + 0.1
-    assert agrees("photographs", "all probabilities", 800, 50) > agrees("photographs", "the label", 800, 50) + 0.05
-    assert agrees("random noise", "all probabilities", 800, 50) < 0.3
-    *_, hours, verdict = compute("random noise", "the label", 800, 50)
-    assert hours == 16 and verdict.strange and not compute("unlabelled signs", "the label", 800, 50)[-1].strange
-    assert compute("random noise", "the label", 150, 50)[-1] is None
+    growing = agreed("unlabelled signs", 800, "the label")
+    assert len(growing) == 5 and growing[-1] > growing[0] + 0.1
+    assert agreed("photographs", 800, "all probabilities")[-1] > agreed("photographs", 800, "the label")[-1] + 0.05
+    assert max(agreed("random noise", 800, "all probabilities")) < 0.3
+    _, limit, budgets, _, verdict = compute("random noise", 800, 50)
+    assert (limit, budgets[0], budgets[-1]) == (50, 160, 800) and verdict.strange
+    assert not compute("unlabelled signs", 800, 50)[-1].strange and compute("random noise", 150, 50)[-1] is None
 
 
 @pytest.mark.slow
@@ -199,7 +200,7 @@ def test_lesson_15_sets_the_length_of_a_list_against_one_file(explored):
                                            ("inversion", (7, "probabilities", 12, 60, 0.1)),
                                            ("memorization", (16, "as collected", 1.0)),
                                            ("output_integrity", ("recorded, same sign", "question, time", 20, 0, 30)),
-                                           ("theft", ("photographs", "the label", 800, 50)),
+                                           ("theft", ("photographs", 800, 50)),
                                            ("supply_chain", ("a whole nn.Module", 20))])
 def test_an_explorer_answers_soon(explored, topic, values):
     names = explored[topic]
