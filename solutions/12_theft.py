@@ -482,12 +482,13 @@ kept = {
 truth = predict(model, x_test).argmax(dim=1)
 
 
+# %%
 def reduced(x):
     return F.adaptive_avg_pool2d(x, 16).flatten(1)
 
 
 def compute(kind, queries, limit):
-    """Copies on the way to so many answers, and what the monitor says of the first 200."""
+    """Copies on the way to so many answers; what the monitor says of the first 200."""
     asked, budgets = KINDS[kind][:queries], [queries * k // 5 for k in range(1, 6)]
     wanted = torch.cat([kept[kind, told][:queries] for told in TOLD], dim=1)
     rows = reduced(asked)
