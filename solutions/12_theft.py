@@ -474,11 +474,11 @@ rounded = theft.answering(model, "rounded", digits=2)
 KINDS = {"unlabelled signs": mine, "photographs": pieces, "random noise": noise}
 TOLD = {"all probabilities": ask, "two digits": rounded, "the label": top1}
 FLOOR = {"all probabilities": -18.0, "two digits": -5.3, "the label": -5.3}
-kept = {
-    (kind, told): theft.as_scores(TOLD[told](x[:800])).clamp_min(FLOOR[told])
-    for kind, x in KINDS.items()
-    for told in TOLD
-}
+kept = {}
+for kind, pile in KINDS.items():
+    for told, answering in TOLD.items():
+        scores = theft.as_scores(answering(pile[:800])).clamp_min(FLOOR[told])
+        kept[kind, told] = scores - scores.mean(dim=1, keepdim=True)
 truth = predict(model, x_test).argmax(dim=1)
 
 
@@ -498,8 +498,7 @@ def compute(kind, queries, limit):
     near = (-torch.cdist(reduced(x_test[:400]), rows).square() / scale).exp()
     grown = []
     for n in budgets:
-        centred = wanted[:n] - wanted[:n].mean(dim=0)
-        scores = near[:, :n] @ torch.linalg.solve(kernel[:n, :n], centred)
+        scores = near[:, :n] @ torch.linalg.solve(kernel[:n, :n], wanted[:n])
         read = scores.view(400, len(TOLD), -1).argmax(dim=2)
         grown.append((read == truth[:400, None]).float().mean(dim=0).tolist())
     verdict = monitor.judge(asked[:200]) if queries >= 200 else None
