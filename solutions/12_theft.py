@@ -541,7 +541,7 @@ explore(
 
 # %% [markdown]
 # Budget explorer, four things to find: with photographs, taking away probabilities hurts the thief, and rounding less so; with signs neither does much; noise and photographs raise the
-# alarm long before the copy is any good, and signs do not; and no limit that a customer can live with turns days into years.
+# alarm while the copy is still poor, and signs do not; and no limit that a customer can live with turns days into years.
 #
 # ## Whose model is it?
 #
