@@ -72,7 +72,14 @@ def sweep(function, grid, *, folder=None, executor=None, version="", progress=Tr
 
 
 class _Workers(ProcessPoolExecutor):
-    """A pool of processes that are ended, not waited for, when an exception leaves its `with` block."""
+    """A pool of processes that are ended, not waited for, when an exception leaves its `with` block.
+
+    Ctrl-C reaches every process of a terminal; the first one ends the others, which heed none of their own from their first moment on.
+    """
+
+    def submit(self, *call, **arguments):
+        with _ctrl_c_held_back():  # a process is started when there is a call for it, and begins with what is held back here
+            return super().submit(*call, **arguments)
 
     def __exit__(self, kind, value, traceback):
         if kind is not None:
@@ -92,11 +99,24 @@ def workers(n):
     return _Workers(n, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
 
 
+@contextlib.contextmanager
+def _ctrl_c_held_back():
+    """Ctrl-C comes after the block, not within it.  Windows knows no such thing: there a worker heeds Ctrl-C until it has begun."""
+    if os.name == "nt":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker():
     os.environ["OMP_NUM_THREADS"] = "1"
     if "torch" in sys.modules:  # the script that is swept from imports it
         sys.modules["torch"].set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; the first one ends the others
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def end_with_the_parent():  # a parent killed by -9 cannot say so
         multiprocessing.parent_process().join()

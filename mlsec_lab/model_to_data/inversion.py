@@ -13,6 +13,7 @@ et al.'s (2020), who train a GAN for it where we take eigenfaces; repelling the 
 import copy
 import math
 import warnings
+from collections import Counter
 from typing import NamedTuple
 
 import torch
@@ -265,9 +266,8 @@ def audit(records, *, window=24, images=500, share=0.5):
         kept.extend((record.time, label) for label in record.labels)
         while kept and kept[0][0] <= record.time - 3600 * window:
             kept.pop(0)
-        labels = [label for _, label in kept]
-        common = max(set(labels), key=labels.count, default=None)
-        if len(labels) >= images and labels.count(common) >= share * len(labels):
+        (common, times), *_ = Counter(label for _, label in kept).most_common(1) or [(None, 0)]
+        if len(kept) >= images and times >= share * len(kept):
             found.setdefault(record.key, common)
     return found
 

@@ -199,6 +199,24 @@ def test_a_function_that_a_process_does_not_find_is_told_at_once_or_in_its_rows(
         assert sweep(cells.measure, {"rate": [1], "seed": [1]}, executor=pool, progress=False).error[0] == ""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing on Windows")
+@pytest.mark.parametrize("moment", [0, 0.05, 0.2])
+def test_a_worker_heeds_no_ctrl_c_however_young_and_its_pool_ends_it(moment, capfd):
+    with workers(2) as pool:
+        future = pool.submit(time.sleep, 0)
+        processes = list(pool._processes.values())
+        time.sleep(moment)
+        for process in processes:
+            os.kill(process.pid, signal.SIGINT)
+        assert future.result(timeout=60) is None
+    with pytest.raises(ZeroDivisionError), workers(1) as pool:
+        pool.submit(time.sleep, 60)
+        processes += pool._processes.values()
+        1 / 0
+    until(lambda: not any(process.is_alive() for process in processes), seconds=20)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, set()) and capfd.readouterr().err == ""
+
+
 # ---- failures
 
 @pytest.mark.parametrize("pooled", [False, True])
@@ -294,7 +312,7 @@ def until(holds, process=None, seconds=60):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 @pytest.mark.parametrize("pooled", [False, True])
 def test_a_sweep_killed_by_kill_9_resumes_with_what_was_not_finished(pooled, cells, tmp_path):
-    grid = {"number": list(range(8)), "folder": [str(tmp_path)], "nap": [0.3]}
+    grid = {"number": list(range(30)), "folder": [str(tmp_path)], "nap": [0.3]}
     kept = tmp_path / "kept"
     script = (f"from swept_functions import slow\nfrom mlsec_lab.course.sweep import sweep, workers\nif __name__ == '__main__':\n"
               f"    sweep(slow, {grid!r}, folder={str(kept)!r}, executor={'workers(2)' if pooled else None}, progress=False)\n")
@@ -305,7 +323,7 @@ def test_a_sweep_killed_by_kill_9_resumes_with_what_was_not_finished(pooled, cel
         killed.kill()
         killed.wait()
     finished = len(list(kept.glob("*.json")))
-    assert 3 <= finished < 8
+    assert 3 <= finished < 30
     mine = {int(line.split()[1]) for line in calls(tmp_path)}
     assert (killed.pid in mine) != pooled
     try:
@@ -314,10 +332,11 @@ def test_a_sweep_killed_by_kill_9_resumes_with_what_was_not_finished(pooled, cel
         for number in filter(alive, mine):
             os.kill(number, signal.SIGKILL)
     before = [line.split()[0] for line in calls(tmp_path)]
+    (tmp_path / "hurry").touch()
     frame = sweep(cells.slow, grid, folder=kept, progress=False)
-    assert frame.result.tolist() == list(range(8)) and (frame.error == "").all()
+    assert frame.result.tolist() == list(range(30)) and (frame.error == "").all()
     after = [line.split()[0] for line in calls(tmp_path)][len(before):]
-    assert len(after) == 8 - finished and len(set(after)) == len(after)
+    assert len(after) == 30 - finished and len(set(after)) == len(after)
     assert len(set(after) & set(before)) <= 2, "at most those that were under way when it was killed"
 
 

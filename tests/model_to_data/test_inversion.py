@@ -191,7 +191,8 @@ def test_the_audit_names_the_key_that_asks_for_one_person():
     log = sorted(search + door + few, key=lambda record: record.time)
     assert audit(log) == {"a": "Ash"}
     assert audit(records("a", ["Ash"] * 600, step=3600.0)) == {}  # 24 a day are no search
-    assert audit(log, share=0.2, images=100) == {"a": "Ash", "b": "Ash", "c": "Ash"}
+    assert audit(log, share=0.2, images=100) == {"a": "Ash", "b": "Ash", "c": "Ash"}  # of names asked about equally often, the first
+    assert audit([Record(0.0, "d", 1, 429, (), "the limit is used up")], images=1) == {}
 
 
 @pytest.mark.slow
