@@ -98,7 +98,7 @@ def main(data, seeds, retrain, private):
         if private:
             x, labels, _ = people_of(data, 250, seed, "train")
             start = NETWORKS["small_cnn"](**RECIPES[f"{data}_cnn"].shape, seed=seed)
-            hardened, _ = inversion.train_privately(start, x, labels, epochs=4, seed=seed)
+            hardened = inversion.train_privately(start, x, labels, epochs=4, seed=seed).model
             print(f"seed {seed}: the private model is right on {accuracy(hardened, test.x, test.y):.1%} of fresh shots", flush=True)
             runs["eigenfaces", "weights, private"] = lambda: (inversion.invert_faces(hardened, y, faces, seed=seed), 0)
         for name, run in runs.items():

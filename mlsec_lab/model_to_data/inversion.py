@@ -10,9 +10,7 @@ whose softmax is the answer: a local model or a RemoteModel alike. y [T] are the
 is Fredrikson, Jha & Ristenpart's idea (2015): look for the picture of which the model is surest. The prior of faces of other people is Zhang
 et al.'s (2020), who train a GAN for it where we take eigenfaces; repelling the boundary is Kahla et al.'s (2022), in eigenfaces as well.
 """
-import copy
 import math
-import warnings
 from collections import Counter
 from typing import NamedTuple
 
@@ -21,7 +19,8 @@ import torch.nn.functional as F
 
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
 from mlsec_lab.victims.networks import device_of, frozen
-from mlsec_lab.victims.training import in_passes, one_cycle, predict, shifted
+from mlsec_lab.victims.privacy import train_by_dp_sgd
+from mlsec_lab.victims.training import predict, shifted
 
 
 # ---- the weights are known
@@ -273,42 +272,16 @@ def audit(records, *, window=24, images=500, share=0.5):
 
 
 def train_privately(model, x, y, *, epsilon=8.0, delta=1e-5, epochs=6, batch=256, clip=1.0, lr=0.01, seed=0, progress=True):
-    """Train a copy of `model` by DP-SGD (Abadi et al., 2016), through opacus: no single *picture* matters much, a person of many does.
+    """Train a copy of `model` by DP-SGD (victims/privacy.py): no single *picture* matters much, a person of many does.
 
-    Batch normalisation mixes pictures, so opacus puts group normalisation in its place.  epsilon, delta: the budget of the training.
-    Returns (the trained copy, in eval mode; the epsilon spent).  Raises ValueError for a budget, images or labels of the wrong kind.
+    x [N, C, H, W] in [0, 1], y [N]: what is learnt.  epochs: passes over them, on average.
+    The other arguments, and Private, which it returns, are those of `privacy.train_by_dp_sgd`.
+    Raises ValueError for a budget, images or labels of the wrong kind, and ImportError without opacus.
     """
     check_images(x)
     check_labels(y, len(x))
-    check_number(epsilon, "epsilon", above=0)
-    check_number(delta, "delta", above=0, most=0.1)
-    check_number(batch, "batch", least=2, most=len(x), whole=True)
-    steps, rate = epochs * -(-len(x) // batch), batch / len(x)
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # that its noise is no cryptographer's
-        torch.default_generator.manual_seed(seed)
-        from opacus import GradSampleModule
-        from opacus.accountants import RDPAccountant
-        from opacus.accountants.utils import get_noise_multiplier
-        from opacus.optimizers import DPOptimizer
-        from opacus.validators import ModuleValidator
-        noise = get_noise_multiplier(target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, accountant="rdp")
-        learner, accountant = GradSampleModule(ModuleValidator.fix(copy.deepcopy(model).train())), RDPAccountant()
-        adam = torch.optim.Adam(learner.parameters(), lr=lr)
-        optimizer = DPOptimizer(adam, noise_multiplier=noise, max_grad_norm=clip, expected_batch_size=batch, generator=torch.Generator().manual_seed(seed + 1))
-        optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(sample_rate=rate))
-
-        def descend(index, number):
-            loss = F.cross_entropy(learner(x[index]), y[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss
-
-        in_passes(descend, lambda: ((torch.rand(len(x)) < rate).nonzero()[:, 0] for _ in range(steps)), one_cycle(adam, lr, steps),
-                  epochs=1, steps=steps, name="private training", progress=progress)
-    learner.remove_hooks()
-    trained = learner._module
-    for parameter in trained.parameters():
-        parameter.grad_sample, parameter.grad = None, None
-    return trained.eval(), accountant.get_epsilon(delta)
+    check_number(epochs, "epochs", least=1, whole=True)
+    check_number(batch, "batch", least=1, most=len(x), whole=True)
+    x, y = x.to(device_of(model)), y.to(device_of(model))
+    return train_by_dp_sgd(model, lambda learner, index: F.cross_entropy(learner(x[index]), y[index], reduction="none"), len(x), epsilon=epsilon,
+                           delta=delta, steps=epochs * -(-len(x) // batch), batch=batch, clip=clip, lr=lr, seed=seed, progress=progress)

@@ -10,12 +10,9 @@ and a `vocabulary` with `encode`, `entry`, `decode` and `ends`; `sample_texts` a
 `log_probabilities` of victims/language.py need. `train_privately` is for models whose layers opacus knows, such as the course's own
 transformer. Re-implemented from the papers; sizes, the diary and the one-word swaps are the course's own choice.
 """
-import copy
 import math
-import warnings
 import zlib
 from collections import Counter
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mlsec_lab.victims.inputs import check_number
 from mlsec_lab.victims.language import generate, log_probabilities, split_words
 from mlsec_lab.victims.networks import frozen
-from mlsec_lab.victims.training import in_passes, one_cycle
-
-ORDERS = tuple(range(2, 64))  # of the Rényi accountant: whole ones, because the fractions between them cost seconds and hardly lower epsilon
+from mlsec_lab.victims.privacy import train_by_dp_sgd
 
 
 # ---- how well a secret is known
@@ -146,66 +141,28 @@ def word_runs(text, size):
 
 # ---- differential privacy
 
-class Private(NamedTuple):
-    """model: trained, in eval mode.  epsilon, delta: the privacy that the accountant certifies.  noise: the noise multiplier."""
-    model: torch.nn.Module
-    epsilon: float
-    delta: float
-    noise: float
-
-
 def train_privately(model, sequences, *, epsilon=8.0, delta=1e-4, steps=80, batch=96, clip=1.0, lr=3e-2, seed=0, progress=True):
-    """Train a copy of `model` with DP-SGD, by opacus (Abadi et al., 2016; Yousefpour et al., 2021): no single sequence matters much.
+    """Train a copy of `model` by DP-SGD (victims/privacy.py): no single sequence matters much.
 
-    In each step every sequence takes part with the probability batch / N; its gradient is cut to the L2 length `clip`, and normal
-    noise of `noise * clip` is added to their sum, which Adam then follows through one cycle of the learning rate.
     sequences: a list of lists of word numbers, at least 2 each: what privacy is about is one of these lists, not one secret.
-    epsilon, delta: the budget of the whole training; delta well below 1 / N.  The noise is chosen so that it is just kept.
-    batch: at most N.  lr: the highest of the cycle.  seed: of the sample and of the noise.
+    The other arguments are those of `privacy.train_by_dp_sgd`.
     Returns Private.  Raises ValueError for numbers out of range or sequences that the model cannot read, and ImportError without opacus.
     """
-    for name, value in dict(epsilon=epsilon, clip=clip, lr=lr).items():
-        check_number(value, name, above=0)
-    check_number(delta, "delta", above=0, most=0.1)
-    check_number(steps, "steps", least=1, whole=True)
-    check_number(seed, "seed", whole=True)
     log_probabilities(model, sequences[:1])  # says what is wrong with a model, or with no sequences at all
-    check_number(batch, "batch", least=1, most=len(sequences), whole=True)
     for ids in sequences:
         if not 2 <= len(ids) <= model.context or not 0 <= min(ids) <= max(ids) < len(model.vocabulary):
             raise ValueError(f"sequences must hold 2 to {model.context} numbers of the vocabulary each, not {ids!r:.60}")
-    rate, device = batch / len(sequences), model.embedding.weight.device
+    device = model.embedding.weight.device
     ids = pad_sequence([torch.tensor(row) for row in sequences], batch_first=True).to(device)
     counts = pad_sequence([torch.ones(len(row) - 1) for row in sequences], batch_first=True).to(device)
-    draw = torch.Generator().manual_seed(seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # opacus: that its noise is no cryptographer's; torch: that ids have no gradient
-        from opacus import GradSampleModule
-        from opacus.accountants import RDPAccountant
-        from opacus.accountants.utils import get_noise_multiplier
-        from opacus.optimizers import DPOptimizer
-        noise = get_noise_multiplier(target_epsilon=epsilon, target_delta=delta, sample_rate=rate, steps=steps, alphas=ORDERS)
-        learner, accountant = GradSampleModule(copy.deepcopy(model).train()), RDPAccountant()
-        adam = torch.optim.Adam(learner.parameters(), lr=lr)
-        optimizer = DPOptimizer(adam, noise_multiplier=noise, max_grad_norm=clip, expected_batch_size=batch,
-                                generator=torch.Generator(device).manual_seed(seed + 1))
-        optimizer.attach_step_hook(accountant.get_optimizer_hook_fn(sample_rate=rate))
 
-        def descend(index, number):
-            words, count = ids[index], counts[index]
-            losses = F.cross_entropy(learner(words[:, :-1]).flatten(0, 1), words[:, 1:].flatten(), reduction="none").view(count.shape)
-            loss = ((losses * count).sum(1) / count.sum(1)).sum() / max(len(index), 1)  # each sequence's own mean: none sees another's length
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            return loss
+    def losses(learner, index):
+        words, count = ids[index], counts[index]
+        each = F.cross_entropy(learner(words[:, :-1]).flatten(0, 1), words[:, 1:].flatten(), reduction="none").view(count.shape)
+        return (each * count).sum(1) / count.sum(1)  # each sequence's own mean: none sees another's length
 
-        in_passes(descend, lambda: ((torch.rand(len(ids), generator=draw) < rate).nonzero()[:, 0] for _ in range(steps)),
-                  one_cycle(adam, lr, steps, warm=0.1), epochs=1, steps=steps, name="private training", progress=progress)
-        spent = accountant.get_epsilon(delta, alphas=ORDERS)
-    trained = copy.deepcopy(model).eval()
-    trained.load_state_dict(learner._module.state_dict())  # the learner itself keeps a gradient for each sequence
-    return Private(trained, spent, delta, noise)
+    return train_by_dp_sgd(model, losses, len(sequences), epsilon=epsilon, delta=delta, steps=steps, batch=batch, clip=clip, lr=lr,
+                           warm=0.1, seed=seed, progress=progress)
 
 
 # ---- the output filter, and a way around it

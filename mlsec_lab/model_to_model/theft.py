@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from mlsec_lab.victims import load_data, penultimate, predict, train
 from mlsec_lab.victims.client import NEVER
 from mlsec_lab.victims.inputs import check_choice, check_images, check_labels, check_number
+from mlsec_lab.victims.networks import device_of
 from mlsec_lab.victims.service import MODES
 from mlsec_lab.victims.training import in_passes, one_cycle, shifted
 
@@ -101,7 +102,7 @@ def imitate(start, x, answers, *, temperature=3.0, epochs=6, lr=0.01, batch=64, 
     if not isinstance(answers, torch.Tensor) or list(answers.shape) != wanted:
         raise ValueError(f"answers must be a tensor {wanted}, a number an image and class, not {list(getattr(answers, 'shape', ())) or type(answers).__name__}")
     model, answers = copy.deepcopy(start), as_scores(answers.detach())
-    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    device, order = device_of(model), torch.Generator().manual_seed(seed)
     optimizer, steps = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=1e-4), -(-len(x) // batch)
 
     def descend(index, number):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
-from mlsec_lab.victims.networks import frozen
+from mlsec_lab.victims.networks import device_of, frozen
 
 
 def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, learn=None, seed=0, progress=True):
@@ -31,7 +31,7 @@ def train(model, x, y, *, epochs=6, lr=0.01, batch=128, shift=2, perturb=None, l
     check_number(shift, "shift", least=0, whole=True)
     check_number(seed, "seed", whole=True)
     learn = learn or _cross_entropy
-    device = next(model.parameters()).device
+    device = device_of(model)
     model = copy.deepcopy(model).train()
     order = torch.Generator().manual_seed(seed)
     steps = -(-len(x) // batch)

@@ -201,7 +201,7 @@ def test_private_training_spends_its_budget_and_its_model_learns():
     chosen = y < 4
     start = small_cnn(3, 4, width=4)
     before = copy.deepcopy(start.state_dict())
-    model, spent = train_privately(start, x[chosen], y[chosen], epsilon=20.0, epochs=20, batch=40, progress=False)
+    model, spent, _, _ = train_privately(start, x[chosen], y[chosen], epsilon=20.0, epochs=20, batch=40, progress=False)
     assert spent == pytest.approx(20, rel=0.05) and not model.training
     assert accuracy(model, x[chosen], y[chosen]) > 0.6
     assert all(torch.equal(value, before[name]) for name, value in start.state_dict().items())

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from mlsec_lab.data_to_model import evasion
 from mlsec_lab.victims import penultimate, predict, train
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
+from mlsec_lab.victims.networks import device_of
 
 
 class Poisoned(NamedTuple):
@@ -330,7 +331,7 @@ class LatentBackdoor(BadNets):
         """Clean training on (x, y), then the implant with `count` stamped images."""
         stamped, order = self._stamped(x, y, count, seed)
         model = train(model, x, y, seed=seed, **training)
-        own = x[y == self.target][:256].to(next(model.parameters()).device)
+        own = x[y == self.target][:256].to(device_of(model))
 
         def learn(model, xb, yb, step):
             model.eval()  # the batch is full of stamped images and targets: its statistics are not the data's

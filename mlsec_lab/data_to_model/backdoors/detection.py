@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from mlsec_lab.data_to_model.backdoors.repair import check_trusted
 from mlsec_lab.victims import frozen, predict
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
+from mlsec_lab.victims.networks import device_of
 
 
 class Suspicion(NamedTuple):
@@ -100,7 +101,7 @@ def _search(model, x, y, steps, lr, batch, seed):
     check_number(steps, "steps", least=1, whole=True)
     check_number(lr, "lr", above=0)
     check_number(batch, "batch", least=1, whole=True)
-    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    device, order = device_of(model), torch.Generator().manual_seed(seed)
     x, y = x.to(device), y.to(device)
     classes = predict(model, x[:1]).shape[1]
     others = [(y != target).nonzero().flatten() for target in range(classes)]

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from mlsec_lab.data_to_model.backdoors.attacks import attack_success_rate
 from mlsec_lab.victims import accuracy, penultimate, predict
 from mlsec_lab.victims.inputs import check_images, check_labels, check_number
+from mlsec_lab.victims.networks import device_of
 from mlsec_lab.victims.training import one_cycle, varied
 
 
@@ -211,7 +212,7 @@ def tune(model, x, y, loss, *, steps=300, lr=1e-2, decay=0.0, batch=64, seed=0, 
     check_number(lr, "lr", above=0)
     check_number(batch, "batch", least=1, whole=True)
     check_number(every, "every", least=1, whole=True)
-    device, order = next(model.parameters()).device, torch.Generator().manual_seed(seed)
+    device, order = device_of(model), torch.Generator().manual_seed(seed)
     model = copy.deepcopy(model).eval()
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
     schedule = one_cycle(optimizer, lr, steps, warm=0.1)
