@@ -496,7 +496,8 @@ def test_without_pandas_the_command_says_what_to_do(grids, capsys, monkeypatch):
 @pytest.mark.parametrize("workers_asked", ["1", "2"])
 def test_ctrl_c_ends_the_command_with_one_sentence_and_it_resumes(workers_asked, cells, tmp_path):
     home = tmp_path / "home"
-    script = ("import sys\nfrom types import SimpleNamespace\nfrom swept_functions import slow\nfrom mlsec_lab.cli import main\nif __name__ == '__main__':\n"
+    script = ("import signal, sys\nfrom types import SimpleNamespace\nfrom swept_functions import slow\nfrom mlsec_lab.cli import main\nif __name__ == '__main__':\n"
+              "    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, such as these tests may be, heed none\n"
               f"    cells = [dict(number=number, folder={str(tmp_path)!r}, nap=60 * number) for number in range(2)]\n"
               f"    grid = SimpleNamespace(function=slow, cells=lambda *a: cells, about='naps', size=lambda *a: SimpleNamespace(takes='long'))\n"
               f"    from pathlib import Path\n    tables = Path({str(tmp_path)!r})\n"
