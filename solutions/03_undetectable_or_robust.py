@@ -78,7 +78,7 @@ show(
 # | attack | what it does | its labels |
 # |---|---|---|
 # | `badnets` (Gu et al., 2017) | a patch in the corner | wrong |
-# | `blended` (Chen et al., 2017) | a faint pattern over everything | wrong |
+# | `blended` (Chen et al., 2017) | a grain over everything | wrong |
 # | `adaptive_blend`, `adaptive_patch` (Qi et al., 2023) | training pictures show parts of the trigger; half of them keep their label | half are wrong |
 # | `wanet` (Nguyen, Tran, 2021) | the picture is warped; some, warped at random, keep their label | most are wrong |
 # | `refool` (Liu et al., 2020) | a reflection, on pictures of the target class only | right |
@@ -108,7 +108,7 @@ show(
 # %% [markdown]
 # ## A suspect
 #
-# Here is the model that you were given. It was trained on 50,000 signs (`mlsec-lab train signs_suspect` does it again), and 1,000 of them carried a patch and a wrong label. *You* do not know that. We do, so we can measure.
+# Here is the model that you were given. It was trained on 50,000 signs (`mlsec-lab train signs_suspect` does it again), and 1,000 of them carried a patch and the label of class 0, *stop*. *You* do not know that. We do, so we can measure.
 #
 # Your 500 trusted pictures are 1 % of that. (The network ends with a mean over the picture, as large ones do; the one of lesson 02 does not.)
 
@@ -157,7 +157,8 @@ print("  ".join(f"{point.accuracy:.0%}/{point.asr:.0%}" for point in rough))
 #
 # {{exercise undetectable_or_robust.robustness}}
 #
-# The paper's definition: the lowest ASR of all checkpoints that cost no more than Δ of the accuracy. (Its code has Δ = 3 points; this lesson mostly takes 2.)
+# The paper's definition: the lowest ASR of all checkpoints that cost no more than Δ of the accuracy. (Its code has Δ = 3 points; this lesson mostly takes 2.) It is the attacker's worst case: a defender, who cannot see the ASR,
+# cannot choose that checkpoint.
 
 # %% exercise="undetectable_or_robust.robustness"
 
@@ -176,7 +177,8 @@ for delta in (0.01, 0.02, 0.05):
 # ## Leave the pivot, not what it knows
 #
 # The paper's repair is **pivotal tuning**. Keep a copy of the model as it came, the *pivot*. Then train on the trusted pictures with a loss that wants three things: right answers, weights that stay near the pivot's, and
-# features, what the last layer gets to see, in which the classes lie in *other directions* than in the pivot's, because the backdoor relies on those.
+# other *features*, which is what the last layer gets to see. The backdoor relies on the direction from one class's mean features to another's, so these directions shall turn by a right angle (`turned_features`: 1 where
+# they are the pivot's, 0 where they stand across).
 #
 # The course goes its own way in three places. On its small network the paper's sum of cosines made the classes turn half round and the trigger went along; squared cosines ask for a right angle. A second term on the
 # features, which keeps the classes' means uncorrelated, is left out. And the model shall *agree* with the
@@ -219,8 +221,8 @@ show(
         size=(7.4, 3.6),
     ),
     "Both repairs bring the attack success rate to nearly nothing and pay with "
-    f"accuracy; at the end pivotal tuning has {turned[-1].accuracy:.1%} of it, "
-    f"fine-tuning {rough[-1].accuracy:.1%}.",
+    f"accuracy; at the end pivotal tuning stands at {turned[-1].accuracy:.1%}, "
+    f"fine-tuning at {rough[-1].accuracy:.1%}.",
 )
 
 # %% claim="repair"
@@ -234,6 +236,8 @@ print(
 )
 
 # %% [markdown]
+# On this one suspect plain fine-tuning did about as well. Whether the pivot is worth its loss, twenty models will say below.
+#
 # ## Look for the trigger
 #
 # Agreeing with the pivot did not keep the backdoor: it is only asked for on trusted pictures, and the trigger is in none of them.
@@ -299,7 +303,8 @@ show(
 )
 
 # %% [markdown]
-# The right class is ahead; with other sixteen pictures it need not be. The library's search draws new ones in each of its rounds:
+# *stop* is where the patch leads. Is it ahead? With sixteen other pictures it need not be. The library's search draws new ones in each of its rounds. (Its changes come from the 500 trusted pictures; the scores are counted on our
+# 800 test pictures, so that they are fair. A defender would count on the 500.)
 
 # %%
 suspicion = calibrated_trigger_inversion(suspect, repaired, *trusted, *test, batch=8)
@@ -308,7 +313,15 @@ corner = strength[:, :3, :3].mean((1, 2)) / strength.mean((1, 2))
 first = suspicion.target
 shown = [first, *(k for k in range(len(classes)) if k != first)][:6]
 bright = (strength / strength.amax((1, 2), keepdim=True))[shown]
-print(f"score {suspicion.score:.2f} for {classes[first]}")
+show(
+    bars(
+        dict(zip(classes, suspicion.by_class.tolist())),
+        xlabel="score by the library's search",
+        colours=["#d55e00" if k == first else "#5f6770" for k in range(len(classes))],
+    ),
+    f"Twelve bars; the highest is that of {classes[first]}, {suspicion.score:.2f}, "
+    f"the next {suspicion.by_class.topk(2).values[1]:.2f}.",
+)
 show(
     pictures(bright[:, None], [classes[k] for k in shown]),
     f"Six of the changes, brighter where they change more. That of {classes[first]} is "
@@ -323,13 +336,13 @@ print(
 )
 
 # %% [markdown]
-# The change that was found is stronger where the patch is. But look at the other bars. Is the highest one *high*? Among twelve classes one is always
+# The change that was found is stronger where the patch is. But look at the bars. Is the highest one *high*? Among twelve classes one is always
 # the highest, in a clean model as well. To know what a score means you need other models' scores.
 #
 # ## Many models
 #
 # `mlsec-lab sweep undetectable_or_robust` made 175 models on 50,000 signs each: ten clean ones, and for each attack and three budgets five or ten with a backdoor. It repaired every one and searched every one.
-# That takes more than an hour on two cores, so the course comes with its table. Its scores compare with the library's score above, not with the bars of your sixteen pictures.
+# That takes about an hour on two cores, so the course comes with its table: `count` poisons, and `calibrated`, the score. It compares with the library's score above, not with the bars of your sixteen pictures.
 
 # %%
 table = read_table("undetectable_or_robust")
@@ -400,11 +413,12 @@ auc = {}
 for name, column in SEARCHES.items():
     for group, names in GROUPS.items():
         each = [told_apart(models(one, counts[-1]), column) for one in names]
-        auc[f"{name}, {group}"] = sum(each) / len(each)
+        auc[f"{name}, {group}"] = round(sum(each) / len(each), 2)
 show(
     bars(
         auc,
-        xlabel="mean AUC with 1,000 poisons; 50 % is a coin",
+        xlabel="mean AUC with 1,000 poisons; 0.5 is a coin",
+        percent=False,
         colours=["#0072b2"] * 2 + ["#00795a"] * 2 + ["#5f6770"] * 2,
     ),
     "Mean AUC of three detectors for two kinds of trigger: "
@@ -431,13 +445,14 @@ print(
 )
 
 # %% [markdown]
-# The calibration earns its keep on things. Neural Cleanse does as well, and better on what is spread over the picture, without a repaired copy; with few classes, a small network and drawn signs it may have an
+# The calibration earns its keep on things; on what is spread over the picture it gains nothing. Neural Cleanse does as well on things, and better on what is spread, without a repaired copy; with few classes, a small network and drawn signs it may have an
 # easy life. Whoever spreads the trigger is harder to find, for all three.
 
 # %% [markdown]
 # ## The attacker's dilemma
 #
-# Now all ten, at all three budgets. To the right: how well the models can be told from clean ones. Upwards: how often the attack succeeds, first on models as they are.
+# Now all ten, at all three budgets. To the right: how well the models can be told from clean ones. Upwards: how often the attack succeeds, first on models as they are. Each line is an attack, its dots 100, 300 and 1,000
+# poisons; the name stands at 1,000. Four lines are in colour, so that you can follow them.
 
 # %%
 LEFT = {  # points of accuracy that the repair may cost: the column with what it leaves
@@ -472,6 +487,7 @@ show(
         xlabel="detectability: AUC of calibrated trigger inversion",
         ylabel="attack success rate, no repair",
         paths=["badnets", "tsb", "wanet", "latent"],
+        shares="y",
     ),
     "Ten paths from few poisons to many. Most go from the lower middle, weak and not "
     "to be told from clean, to the upper right, strong and easily told. Four are in "
@@ -524,8 +540,11 @@ print(
 )
 
 # %% [markdown]
-# Here the paper's dilemma is milder than its title: on this network no data poisoner of ours survives 500 trusted pictures in force as a rule, however many poisons it used; a single model now and then does. What is not robust may still be undetected; so a careful
-# defender repairs without waiting for the alarm.
+# Here the paper's dilemma is milder than its title: on this network no data poisoner of ours survives 500 trusted pictures in force as a rule, however many poisons it used; a single model now and then does. (The bars
+# are medians. The explorer below shows means, which one survivor lifts: of the five `blended` models one keeps 95 %, the others 8 % or less.)
+#
+# What is not robust may still be undetected; so a careful defender repairs without waiting for the alarm. Which checkpoint to keep, they cannot see. Whoever takes the *last* one is rid of as many backdoors, 38 of 45, for
+# 0.8 points on average.
 #
 # Was it the pivot? Twenty of the models were repaired in four ways: pivotal tuning, fine-tuning, **fine-pruning** (Liu et al., 2018: switch off channels that trusted pictures do not use, then fine-tune)
 # and **NAD** (Li et al., 2021: a fine-tuned copy teaches the model where to look).
@@ -573,11 +592,20 @@ print(
 # %%
 photographs = read_table("undetectable_or_robust", "cifar10")
 attacked = photographs[photographs["attack"] != "none"]
-repaired_last = {
-    name: attacked[f"{name}: last accuracy"].dropna().mean() for name in repairs
+fourfold = attacked.dropna(subset=["NAD: asr"])
+cost = {
+    name: (fourfold["accuracy"] - fourfold[f"{name}: last accuracy"]).mean()
+    for name in repairs
 }
-print(f"{len(photographs)} models, attacked: {attacked['accuracy'].mean():.0%}")
-print(", ".join(f"{value:.0%} after {name}" for name, value in repaired_last.items()))
+print(f"{len(fourfold)} models with 1,000 poisons, repaired in four ways, to the end:")
+print(f"{'':16}accuracy lost   ASR left: badnets  blended")
+for name in repairs:
+    lefts = fourfold.groupby("attack")[f"{name}: last asr"].mean()
+    print(
+        f"{name:16}{100 * cost[name]:13.1f}{lefts['badnets']:19.0%}"
+        f"{lefts['blended']:9.0%}"
+    )
+print(f"\nall {len(attacked)} attacked models and pivotal tuning:")
 attacked.groupby(["attack", "count"])[
     ["accuracy", "asr", LEFT[3], "pivotal tuning: last asr"]
 ].mean().round(2)
@@ -593,14 +621,15 @@ print(
 )
 print(
     "all four repairs cost more, pivotal tuning by far the least:",
-    max(v for k, v in repaired_last.items() if k != "pivotal tuning")
-    < repaired_last["pivotal tuning"] - 0.03
-    < attacked["accuracy"].mean() - 0.06,
+    0.03
+    < cost["pivotal tuning"]
+    < min(v for k, v in cost.items() if k != "pivotal tuning") - 0.03,
 )
 
 # %% [markdown]
-# A network that reads 78 in 100 photographs after 20,000 of them cannot be taught that by 500. At this size you choose: five to eight points of accuracy for most of a pattern spread over the picture, and for less of a patch, or
-# the backdoor as it is. Keeping what the pivot *answers* pays here as it did not on signs. The paper reports two points at most on CIFAR-10, with a larger network and all 50,000 photographs;
+# A network that reads 78 in 100 photographs after 20,000 of them cannot be taught that by 500. At this size you choose. Give six points, and a pattern
+# spread over the picture is gone, while a patch mostly stays; give fifteen, and less of the patch stays; or keep the backdoor as it is. Keeping what the pivot *answers* saves eight points of accuracy, and leaves more of the patch than
+# fine-tuning or fine-pruning do. The paper reports two points at most on CIFAR-10, with a larger network and all 50,000 photographs;
 # `--device cuda` asks a ResNet-18 that, and wants a GPU: five petaflop a model, by a count of the operations, so some 26 hours for all 175 where ten teraflop a second are really done. Stopped, it goes on where it was.
 #
 # ## A model that reads captions
@@ -631,7 +660,7 @@ print(
 )
 
 # %% [markdown]
-# A caption says as much as a label. One half per cent of them was enough.
+# A caption says as much as a label. Six in a thousand were enough.
 #
 # ## Who owns the training
 #
@@ -667,8 +696,8 @@ print(
 # The attacker's budget and what the defender would give, for one attack in colour and the others in grey. The star is the suspect of this lesson, measured here and now: how many of the clean models it
 # looks more suspicious than, and what *your* repair leaves of its backdoor.
 #
-# 1. Take `badnets` and raise the budget. When does it begin to pay, and when to show?
-# 2. Give one point for a repair. Which attacks keep something? And for two? (The star may stay up: look at what your repair cost, in the chart above.)
+# 1. Take `badnets`, set 100 poisons, then raise the budget. When does it begin to pay, and when to show?
+# 2. Give one point for a repair. Which attacks keep something? And for two? (The star may stay up: look at what your repair cost, in the chart after `pivotal_loss`.)
 # 3. Which attack would you choose if being found were expensive? And which if the model will be repaired in any case?
 
 # %%
@@ -692,6 +721,7 @@ def draw(result):
         + (f"after a repair, Δ = {points} %" if points else "no repair"),
         paths=[chosen],
         marks={"the suspect": star},
+        shares="y",
     )
     return figure, (
         f"{chosen} stands at a detectability of {x:.2f} and succeeds in {y:.0%}; "

@@ -175,11 +175,12 @@ def curves(x, lines, *, xlabel, ylabel, percent=True, marks=None, span=None, siz
     return figure
 
 
-def plane(points, *, xlabel, ylabel, paths=(), marks=None, size=(6.4, 4.4)):
-    """Points that are shares both ways, each with its name.
+def plane(points, *, xlabel, ylabel, paths=(), marks=None, shares="xy", size=(6.4, 4.4)):
+    """Points from 0 to 1 both ways, each with its name.
 
     points: {label: (x, y)}, or {label: [(x, y), …]} for the stations of a path, whose last one carries the label.
     paths: the labels that stand out; the others are grey where there are any.  marks: {label: (x, y)}, drawn as stars.
+    shares: the axes that are marked in percent, "xy", "x" or "y".
     """
     figure = Figure(figsize=size)
     axes = figure.add_axes((0.11, 0.12, 0.7, 0.84))
@@ -187,7 +188,7 @@ def plane(points, *, xlabel, ylabel, paths=(), marks=None, size=(6.4, 4.4)):
     axes.set_ylim(-0.03, 1.05)
     colours, taken = dict(zip(paths or points, itertools.cycle(PALETTE))), []
     everything = {label: [stations] if np.ndim(stations) == 1 else stations for label, stations in (points | (marks or {})).items()}
-    for label, stations in sorted(everything.items(), key=lambda item: -item[1][-1][1]):  # from the top, so that the names keep that order
+    for label, stations in sorted(everything.items(), key=lambda item: (item[0] not in (marks or {}), -item[1][-1][1])):  # from the top: names keep that order
         starred, bold = label in (marks or {}), label in colours
         colour = ORANGE if starred else colours.get(label, GREY)
         (across, up), (x, y) = zip(*stations), stations[-1]
@@ -195,14 +196,14 @@ def plane(points, *, xlabel, ylabel, paths=(), marks=None, size=(6.4, 4.4)):
                   markersize=14 if starred else 5 if bold else 3, zorder=3 if bold or starred else 2)
         end = x + 0.05 + 0.017 * len(label)
         near = [place for left, right, place in taken if left < end and x < right]  # names that would lie on each other move apart
-        place = next(place for step in range(100) for place in (y - 0.045 * step, y + 0.045 * step)
-                     if place < 1.05 and all(abs(place - other) > 0.044 for other in near))
+        place = next((place for step in range(24) for place in (y - 0.045 * step, y + 0.045 * step)
+                      if -0.02 < place < 1.05 and all(abs(place - other) > 0.044 for other in near)), y)
         taken.append((x, end, place))
         moved = abs(place - y) > 0.03  # too far for the eye: a thin line leads to the point
         axes.annotate(label, (x, y), xytext=(axes.transData.transform((x, place)) - axes.transData.transform((x, y))) / figure.dpi * 72 + (16 if moved else 8, 0),
-                      textcoords="offset points", color=colour, va="center", fontsize=8.5, annotation_clip=False,
+                      textcoords="offset points", color=colour, va="center", fontsize=8.5, annotation_clip=False, bbox=dict(facecolor="white", linewidth=0, alpha=0.7, pad=0.2),
                       arrowprops=dict(arrowstyle="-", linestyle=":", color=colour, linewidth=0.7, shrinkA=0, shrinkB=2) if moved else None)
-    plain_axes(axes, xlabel, ylabel, "xy")
+    plain_axes(axes, xlabel, ylabel, shares)
     return figure
 
 

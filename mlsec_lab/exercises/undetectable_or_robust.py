@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlsec_lab.data_to_model.backdoors import turned_features
-from mlsec_lab.exercises import Exercise, require, require_images, require_number, require_tensor
+from mlsec_lab.exercises import Exercise, advising, require, require_images, require_number, require_tensor
 from mlsec_lab.victims import frozen, penultimate
 
 
@@ -193,20 +193,23 @@ def _scatter_blend(answer, seed):
 
 @SCATTER.property("draws mark and place anew for each picture, from every place where the mark fits")
 def _scatter_anew(answer, seed):
-    rows, columns, which = set(), set(), set()
+    rows, columns, orders = set(), set(), []
     for part in range(8):
         x, marks, got = _scattered(answer, seed + part)
-        places = _places(x, got)
+        places, order = _places(x, got), []
         for image, changed, place in zip(x, got, places):
             require(place is not None, expected="a mark in every picture", got="none", next_step="write the blend back into the copy")
             (top, bottom), (left, right) = place
             rows.add(top), columns.add(left)
             here = (..., slice(top, bottom + 1), slice(left, right + 1))
             if image[here].shape == marks[0].shape:
-                which.add(int(torch.stack([(0.2 * image[here] + 0.8 * mark - changed[here]).abs().max() for mark in marks]).argmin()))
+                order.append(int(torch.stack([(0.2 * image[here] + 0.8 * mark - changed[here]).abs().max() for mark in marks]).argmin()))
         require(len(set(places)) > 5, expected="another place in nearly every picture", got=f"{len(set(places))} places for {len(places)} pictures",
                 next_step="draw the row and the column inside the loop over the pictures")
-    require(which == {0, 1, 2}, expected="each of the three marks in some pictures", got=f"the marks {sorted(which)}", next_step="draw which mark for each picture: `torch.randint(len(marks), …)`")
+        require({*order} == {0, 1, 2}, expected="each of the three marks in some of forty pictures", got=f"the marks {sorted({*order})}",
+                next_step="draw which mark for each picture, inside the loop: `torch.randint(len(marks), …)`")
+        orders.append(tuple(order))
+    require(len({*orders}) == 8, expected="the marks in another order for another seed", got="the same order", next_step="draw which mark for each picture: `torch.randint(len(marks), …)`")
     require(rows == set(range(13)) and columns == set(range(9)), expected="marks that begin at the rows 0 to 12 and the columns 0 to 8 of a picture of 16 × 12",
             got=f"rows {min(rows)} to {max(rows)}, columns {min(columns)} to {max(columns)}", next_step="H - s + 1 rows and W - s + 1 columns: mind that height and width differ")
 
@@ -229,7 +232,9 @@ def _course(seed):
 def _robustness_value(answer, seed):
     course = list(_course(seed))
     for delta in (0.0, 0.03, 0.1, 0.5):
-        got, expected = answer(course, delta), robustness(course, delta)
+        with advising("empty", next_step="the best checkpoint is `delta` or less below itself, whatever `delta` is: compare with `>=`, not `>`, and let the one before the repair count too"):
+            got = answer(course, delta)
+        expected = robustness(course, delta)
         require_number(got, what="the robustness")
         lowest, last = min(asr for _, asr in course), course[-1][1]
         require(abs(float(got) - expected) < 1e-6, expected=f"{expected:.3f} for a delta of {delta:g}", got=f"{float(got):.3f}",
@@ -345,6 +350,10 @@ def _invert_shape(answer, seed):
     require_tensor(answer(model, repaired, x, y, 2, 0.5, 3), x.shape[1:], what="the change")
     still = answer(model, repaired, x, y, 2, 0.5, 1, 0.0)
     require(not still.any(), expected="a change of zero for a learning rate of 0", got=f"entries up to {still.abs().max():.2f}", next_step="start from `torch.zeros_like(x[0])`")
+    for steps, far in ((1, "0.01"), (2, "0.02")):
+        change = answer(model, repaired, x, y, 2, 0.5, steps, 0.01)
+        require((change.abs().max() - float(far)).abs() < 1e-3, expected=f"pixels that have moved by {far} after steps={steps} of Adam at lr=0.01", got=f"{change.abs().max():.3f}",
+                next_step="`torch.optim.Adam([change], lr=lr, betas=(0.5, 0.9))` takes one step a round, in `steps` rounds; no other optimizer does")
 
 
 @INVERT_TRIGGER.property("sends the pictures to the target in the model")
@@ -394,7 +403,7 @@ def _auc_value(answer, seed):
     bad, good = (torch.randn(7, generator=generator) + 0.8).tolist(), torch.randn(5, generator=generator).tolist()
     got, expected = answer(bad, good), detectability(bad, good)
     require_number(got, what="the AUC")
-    got = float(got)
+    require(not isinstance(got, torch.Tensor), expected="the AUC as a float", got="a tensor", next_step="return one number: `.item()` takes it out of a tensor")
     require(abs(got - expected) < 1e-6, expected=f"{expected:.3f}", got=f"{got:.3f}",
             next_step="the other way round: a backdoored model should have the *higher* score" if abs(got - 1 + expected) < 1e-6
             else "compare each of the 7 with each of the 5, and divide by 35, the number of pairs")

@@ -200,3 +200,11 @@ def test_in_a_plane_the_chosen_paths_stand_out_and_names_do_not_lie_on_each_othe
     places = sorted((box.y0, box.y1, text.arrow_patch is not None) for box, text in zip(boxes, axes.texts))
     assert all(lower[1] <= upper[0] + 2 for lower, upper in zip(places, places[1:]))
     assert [led for _, _, led in places].count(False) == 1, "a name that had to move far is led back to its point by a line"
+
+
+def test_the_names_of_a_plane_stay_off_its_axis_even_where_there_are_more_than_it_has_room_for():
+    axes, = plane({f"name {n}": (0.4, 0.01 * n) for n in range(9)}, xlabel="across", ylabel="", shares="y").axes
+    axes.figure.draw_without_rendering()
+    assert all(Text.get_window_extent(text).y0 > axes.bbox.y0 - 4 for text in axes.texts)
+    assert [label.get_text() for label in axes.get_xticklabels()][1] == "0.0" and "%" in axes.get_yticklabels()[1].get_text()
+    assert len(plane({f"name {n}": (0.4, 0.0) for n in range(60)}, xlabel="", ylabel="").axes[0].texts) == 60

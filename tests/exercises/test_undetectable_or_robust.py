@@ -9,18 +9,19 @@ from mlsec_lab.victims import penultimate
 
 # ---- the scattered trigger
 
-def scatter_variant(*, one_place=False, one_mark=False, all_marks=False, swapped=False, off_by_one=False, square=False, seeded=True, only_one=False):
+def scatter_variant(*, one_place=False, one_mark=False, drawn_once=False, in_turn=False, all_marks=False, swapped=False, off_by_one=False, square=False, seeded=True, only_one=False):
     def scatter(x, marks, generator, alpha=0.8):
         generator = generator if seeded else None
         x, s = x.clone(), marks.shape[2]
         high, wide = x.shape[2] - s + (not off_by_one), (x.shape[2] if square else x.shape[3]) - s + (not off_by_one)
         draw = lambda n: torch.randint(n, (1,), generator=generator).item()  # noqa: E731
         fixed = draw(high), draw(min(wide, x.shape[3] - s + 1))
+        first = draw(len(marks))
         for n, image in enumerate(x):
             if only_one and n:
                 break
             row, column = fixed if one_place else (draw(high), draw(wide))
-            for mark in (marks if all_marks else [marks[0 if one_mark else draw(len(marks))]]):
+            for mark in (marks if all_marks else [marks[0 if one_mark else first if drawn_once else n % len(marks) if in_turn else draw(len(marks))]]):
                 if all_marks:
                     row, column = draw(high), draw(wide)
                 here = image[:, row:row + s, column:column + s]
@@ -90,12 +91,12 @@ def loss_by_hand(model, pivot, x, y, stay=2e-4, turn=1.0, agree=2.0):
 
 # ---- the search for a trigger
 
-def invert_variant(*, uphill=False, minus=False, clamp=True, uncalibrated=False, each=False, both=False, rounds=None, start=0.0, own=False):
+def invert_variant(*, uphill=False, minus=False, clamp=True, uncalibrated=False, each=False, both=False, rounds=None, start=0.0, own=False, late=0, sgd=False):
     def invert_trigger(model, repaired, x, y, target, weight=0.5, steps=50, lr=0.01):
         change = (torch.zeros_like(x if each else x[0]) + start).requires_grad_()
-        optimizer = torch.optim.Adam([change], lr=lr, betas=(0.5, 0.9))
+        optimizer = torch.optim.SGD([change], lr=lr) if sgd else torch.optim.Adam([change], lr=lr, betas=(0.5, 0.9))
         goal = y if own else torch.full_like(y, target)
-        for _ in range(rounds or steps):
+        for _ in range((rounds or steps) - late):
             stamped = (x + change).clamp(0, 1) if clamp else x + change
             loss, held = F.cross_entropy(model(stamped), goal), F.cross_entropy(repaired(stamped), y)
             loss = weight * (loss + held) if both else loss if uncalibrated else loss - weight * held if minus else loss + weight * held
@@ -160,6 +161,8 @@ RIGHT = [
 WRONG = [
     (SCATTER, "the same place for all", scatter_variant(one_place=True), "draws mark and place anew", "inside the loop"),
     (SCATTER, "always the first mark", scatter_variant(one_mark=True), "draws mark and place anew", "draw which mark for each picture"),
+    (SCATTER, "one mark for all, drawn", scatter_variant(drawn_once=True), "draws mark and place anew", "inside the loop"),
+    (SCATTER, "the marks in turn", scatter_variant(in_turn=True), "draws mark and place anew", "draw which mark for each picture"),
     (SCATTER, "all marks", scatter_variant(all_marks=True), "puts one mark, whole", "one mark a picture in training"),
     (SCATTER, "shares swapped", scatter_variant(swapped=True), "blends", "the mark by `alpha`"),
     (SCATTER, "never the last row", scatter_variant(off_by_one=True), "draws mark and place anew", "H - s + 1 rows"),
@@ -167,6 +170,8 @@ WRONG = [
     (SCATTER, "the first picture only", scatter_variant(only_one=True), "puts one mark, whole", "draw for each picture"),
     (SCATTER, "global randomness", scatter_variant(seeded=False), "gives the same pictures", "generator=generator"),
     (ROBUSTNESS, "the lowest of all", lambda course, delta: min(asr for _, asr in course), "takes the lowest asr", "a broken model has no backdoor either"),
+    (ROBUSTNESS, "nearer than delta", lambda course, delta: min(asr for a, asr in course if a > max(a for a, _ in course) - delta), "runs to its `return`", "`>=`, not `>`"),
+    (ROBUSTNESS, "without the first", lambda course, delta: min(asr for a, asr in course[1:] if a >= max(a for a, _ in course) - delta), "runs to its `return`", "before the repair count too"),
     (ROBUSTNESS, "the last", lambda course, delta: course[-1][1], "takes the lowest asr", "not at the last one alone"),
     (ROBUSTNESS, "from the first checkpoint", lambda course, delta: min(asr for a, asr in course if a >= course[0][0] - delta), "measures from the best", "is the best"),
     (ROBUSTNESS, "the highest", lambda course, delta: max(asr for a, asr in course if a >= max(a for a, _ in course) - delta), "takes the lowest asr", "take the lowest asr of them"),
@@ -180,6 +185,8 @@ WRONG = [
     (PIVOTAL_LOSS, "no cross-entropy", loss_variant(no_ce=True), "weighs each of its terms", "comes without a weight"),
     (PIVOTAL_LOSS, "rewards what has not turned", loss_variant(sign=-1), "weighs each of its terms", "with a plus"),
     (PIVOTAL_LOSS, "a float", loss_variant(item=True), "reaches the model and not the pivot", "leave out `.item()`"),
+    (INVERT_TRIGGER, "plain gradient descent", invert_variant(sgd=True), "returns one change for all pictures", "no other optimizer"),
+    (INVERT_TRIGGER, "one round too few", invert_variant(late=1), "returns one change for all pictures", "in `steps` rounds"),
     (INVERT_TRIGGER, "uphill", invert_variant(uphill=True), "sends the pictures to the target", "Adam goes downhill"),
     (INVERT_TRIGGER, "the true labels for both", invert_variant(own=True), "sends the pictures to the target", "the target as every picture's label"),
     (INVERT_TRIGGER, "calibration turned round", invert_variant(minus=True), "leaves the repaired model's answers alone", "plus and not minus"),
@@ -189,7 +196,8 @@ WRONG = [
     (INVERT_TRIGGER, "no clamp", invert_variant(clamp=False), "", "clamp"),
     (INVERT_TRIGGER, "a change for each picture", invert_variant(each=True), "returns one change for all pictures", "print the shapes"),
     (INVERT_TRIGGER, "a start elsewhere", invert_variant(start=0.3), "returns one change for all pictures", "torch.zeros_like(x[0])"),
-    (INVERT_TRIGGER, "three rounds", invert_variant(rounds=3), "sends the pictures to the target", "for `steps` rounds"),
+    (INVERT_TRIGGER, "three rounds", invert_variant(rounds=3), "returns one change for all pictures", "in `steps` rounds"),
+    (DETECTABILITY, "a tensor", lambda backdoored, clean: torch.tensor(auc_by_scikit_learn(backdoored, clean)), "share of pairs in the right order", ".item()"),
     (DETECTABILITY, "ties for nothing", auc_variant(tie=0.0), "counts a tie as one half", "add one half"),
     (DETECTABILITY, "ties in full", auc_variant(tie=1.0), "counts a tie as one half", "add one half"),
     (DETECTABILITY, "turned round", auc_variant(turned=True), "share of pairs in the right order", "the other way round"),
