@@ -4,7 +4,7 @@ import functools
 import torch
 
 from mlsec_lab.data_to_model.features import gradient
-from mlsec_lab.exercises import Exercise, require, require_images, require_number, require_tensor
+from mlsec_lab.exercises import Exercise, advising, require, require_images, require_number, require_tensor
 from mlsec_lab.victims import load_model, predict, signs
 from mlsec_lab.victims.self_supervised import as_head, flat, train_head
 
@@ -215,7 +215,18 @@ def _gradpc_effect(answer, seed):
     before, after, reference = _loss(head, features, y), _loss(got, features, y), _loss(gradpc(head, features, y, 2.0, 40), features, y)
     require(after - before > 0.95 * (reference - before), expected=f"a training loss that grows from {before:.2f} to about {reference:.2f}", got=f"{after:.2f}",
             next_step="walk uphill: add the gradient, do not subtract it" if after < before
-            else "each round needs a new gradient, taken at the w where you stand now")
+            else "each round needs a new gradient, taken at the w where you stand now, divided by the length of the whole matrix: `g / g.norm()`, no sign, no row by row")
+
+
+@GRADPC.property("is brought back after each step, so that it walks along the ball's surface")
+def _gradpc_walk(answer, seed):
+    features, y, head = _task(seed)
+    for radius, steps in ((1.0, 3), (2.0, 6)):  # the second or third step leaves the ball
+        got, reference = answer(head, features, y, radius, steps), gradpc(head, features, y, radius, steps)
+        _head(got, head)
+        apart = (flat(got) - flat(reference)).norm().item()
+        require(apart < 0.01 * radius, expected=f"after {steps} steps with radius {radius:g} the reference's head", got=f"one that is {apart:.2f} away",
+                next_step="bring w back inside the loop, after each step that leaves the ball; a step that leaves it is brought back, not left out")
 
 
 @CANCELLING_LOSS.property("is one number that can be differentiated with respect to the poison")
@@ -289,7 +300,23 @@ def _matching_effect(answer, seed):
     before = _error(x_base, features)
     after, reference = (_error(function(_victim(), features, x_base, 0.0, 60, 0.03), features) for function in (answer, feature_matching))
     require(after < reference + 0.15 * (before - reference), expected=f"a squared feature error that falls from {before:.0f} to about {reference:.0f}",
-            got=f"{after:.0f}", next_step="Adam goes downhill by itself: hand it the gradient as it is, and take `steps` steps")
+            got=f"{after:.0f}", next_step="call `extractor(x)`, which keeps the graph down to the pixels; `predict` keeps none" if abs(after - before) < 1e-3 * before
+            else "Adam goes downhill by itself: make one before the loop, hand it the gradient as it is, and take `steps` steps; with `.backward()`, `optimizer.zero_grad()` comes first in each")
+
+
+@FEATURE_MATCHING.property("brings every pixel back into [0, 1] after each step, not once at the end")
+def _matching_clamp(answer, seed):
+    features, x_base = _matching(seed)
+    seen = []
+
+    def watched(x):
+        seen.append((x.detach().min().item(), x.detach().max().item()))
+        return _victim()(x)
+
+    answer(watched, 3 * features, x_base, 0.0, 10, 0.2)
+    low, high = min((low for low, _ in seen), default=0), max((high for _, high in seen), default=0)
+    require(seen and low >= 0 and high <= 1, expected="an extractor that is only asked about pixels in [0, 1]", got=f"pixels from {low:.2f} to {high:.2f}",
+            next_step="clip inside the loop, after each `optimizer.step()`: `with torch.no_grad(): x.clamp_(0, 1)`")
 
 
 @FEATURE_MATCHING.property("starts at x_base and stays near it when beta is large")
@@ -302,6 +329,9 @@ def _matching_beta(answer, seed):
             next_step="begin at `x_base.clone()` and add `beta * (x - x_base).square().sum()` to the loss")
     require(near > 0.3 * expected, expected=f"pixels that move by {expected:.3f} on average at beta = 100", got=f"{near:.3f}",
             next_step="both terms are summed over all entries, so that beta means the same for any number of pictures: no mean")
+    got, right = (function(_victim(), features, x_base, 3.0, 30, 0.03) for function in (answer, feature_matching))
+    apart = (got - right).square().mean().sqrt().item()
+    require(apart < 0.01, expected="the reference's pictures at beta = 3", got=f"pictures that are {apart:.3f} away from them", next_step="the price of a change is its square, `beta * (x - x_base).square().sum()`, and one Adam, made before the loop, takes all steps")
 
 
 @SCREEN.property("keeps or drops each row: bool [N]")
@@ -310,8 +340,9 @@ def _screen_shape(answer, seed):
     got = answer(features, y, 0.1)
     require_tensor(got, (len(y),), what="the answer")
     require(got.dtype == torch.bool, expected="True or False for each row", got=str(got.dtype), next_step="begin with `torch.ones(len(y), dtype=torch.bool)`")
-    require(bool(answer(features, y, 0.0).all()), expected="every row kept at a share of 0", got="some that are dropped",
-            next_step="drop the first `round(share * n)` of a class: none at 0")
+    kept = answer(features, y, 0.0)
+    require(bool(kept.all()), expected="every row kept at a share of 0", got="some that are dropped" if kept.any() else "all of them dropped",
+            next_step="drop the *first* `round(share * n)` of those that are sorted from the farthest: none at 0, where `[-0:]` would be all. And True means keep: is it turned round?")
 
 
 @SCREEN.property("drops round(share * n) rows of each class of n")
@@ -323,7 +354,21 @@ def _screen_counts(answer, seed):
             got, expected = dropped[y == k].sum().item(), round(share * (y == k).sum().item())
             require(got == expected, expected=f"{expected} rows dropped of class {k}, which has {(y == k).sum()}", got=str(got),
                     next_step="turn it round: True means keep" if got == (y == k).sum().item() - expected
-                    else "take the farthest of each class on its own, not of all rows together")
+                    else "write to `keep` itself: `keep[rows[drop]] = False`; `keep[y == k][drop] = False` changes a copy" if not dropped.any()
+                    else "take the farthest of each class on its own, not of all rows together, and exactly `round(share * n)` of them: not `int`, no threshold")
+
+
+@SCREEN.property("measures by Euclidean distance")
+def _screen_euclid(answer, seed):
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.arange(2).repeat_interleave(12)
+    features = 0.1 * torch.randn(24, 9, generator=generator)
+    one, many = (0, 12), (1, 13)  # of each class a row far out in one direction, and one a little in all of them
+    features[one, :] = 3 * torch.eye(9)[4]
+    features[many, :] = 0.8
+    dropped = (~answer(features, y, 1 / 12)).nonzero().flatten().tolist()
+    require(dropped == [*one], expected="of each class the row whose Euclidean distance is largest, 3 in one direction before 0.8 in nine", got=f"the rows {dropped}",
+            next_step="drop the farthest, by the square root of the sum of squares: `(features[rows] - middle).norm(dim=1)`")
 
 
 @SCREEN.property("drops those that lie far from the middle of their own class")
@@ -388,8 +433,9 @@ def _report_extremes(answer, seed):
 @SCREENING_REPORT.property("says NaN for the share of none")
 def _report_nothing(answer, seed):
     keep, is_poison = _verdict(seed)
-    caught, cost = _pair(answer(keep, torch.zeros_like(is_poison)), finite=False)
-    require(caught != caught, expected="NaN for the poisons where there is none", got=f"{caught:g}", next_step="leave the mean of nothing as it is")
+    with advising("ZeroDivision", next_step="where there are none of a kind return `float('nan')` for it, before you divide"):
+        caught, cost = _pair(answer(keep, torch.zeros_like(is_poison)), finite=False)
+    require(caught != caught, expected="NaN for the poisons where there is none", got=f"{caught:g}", next_step="`.mean()` of no rows is NaN by itself; who divides returns `float('nan')` where there are none")
     require(abs(cost - (~keep).float().mean().item()) < 1e-5, expected="the clean rows' share all the same", got=f"{cost:g}",
             next_step="one share does not depend on the other")
 

@@ -182,24 +182,28 @@ def train_head(features, y, classes, *, decay=1e-3, start=None, steps=300):
 
     features: float32 [N, D].  y: int64 [N].  classes: how many.  decay: the weight of the squared length of all parameters;
     it makes the problem strictly convex, so that there is one answer and it does not depend on a seed.
-    start: an nn.Linear to begin at, to be there sooner.  steps: at most so many iterations; it rarely needs 200.
+    start: an nn.Linear to begin at, to be there sooner.  steps: at most so many iterations; it rarely needs 100.
     Returns an nn.Linear(D, classes).  Raises ValueError for features or labels of the wrong kind, decay <= 0.
     """
     check_features(features)
     check_labels(y, len(features), classes=classes)
     check_number(decay, "decay", above=0)
     check_number(steps, "steps", least=1, whole=True)
-    w = torch.zeros(classes, features.shape[1] + 1) if start is None else flat(start)
-    rows, truth = with_ones(features), F.one_hot(y, classes)
-    optimizer = torch.optim.LBFGS([w], max_iter=steps, tolerance_grad=1e-5, tolerance_change=1e-8, history_size=20, line_search_fn="strong_wolfe")
+    rows, truth = with_ones(features).double(), F.one_hot(y, classes)
+    # Searched is v = w @ root, by which the loss curves about alike in all directions: where some rows lie far out that saves most of the steps.
+    root = torch.linalg.cholesky(rows.T @ rows / (len(rows) * classes) + decay * torch.eye(rows.shape[1]))
+    inverse = torch.linalg.inv(root)
+    v = rows.new_zeros(classes, rows.shape[1]) if start is None else flat(start).double() @ root
+    turned = rows @ inverse.T
+    optimizer = torch.optim.LBFGS([v], max_iter=steps, tolerance_grad=1e-5, tolerance_change=1e-10, history_size=20, line_search_fn="strong_wolfe")
 
     def loss():
-        log_p = (rows @ w.T).log_softmax(1)
-        w.grad = (log_p.exp() - truth).T @ rows / len(rows) + decay * w  # written out: twice as fast as asking autograd
+        log_p, w = (turned @ v.T).log_softmax(1), v @ inverse
+        v.grad = (log_p.exp() - truth).T @ turned / len(rows) + decay * w @ inverse.T  # written out: twice as fast as asking autograd
         return -log_p.gather(1, y[:, None]).mean() + decay / 2 * w.square().sum()
 
     optimizer.step(loss)
-    return as_head(w)
+    return as_head((v @ inverse).float())
 
 
 def check_features(features, width=None, name="features"):

@@ -9,19 +9,25 @@ from mlsec_lab.victims.self_supervised import as_head, flat
 
 # ---- GradPC
 
-def gradpc_variant(*, uphill=1, by_norm=True, in_ball=True, fresh=True, rounds=None, returns="head", times=2.5, pixelwise=False):
+def gradpc_variant(*, uphill=1, by_norm=True, in_ball=True, fresh=True, rounds=None, returns="head", times=2.5, pixelwise=False, late=False, stops=False, by=None):
     def gradpc(head, features, y, radius, steps=40):
         start = w = flat(head)
         slope = None
         for _ in range(rounds or steps):
             if slope is None or fresh:
                 slope = gradient(w, features, y)
-            w = w + uphill * times * radius / steps * (slope / slope.norm() if by_norm else slope)
+            before, unit = w, by(slope) if by else slope / slope.norm() if by_norm else slope
+            w = w + uphill * times * radius / steps * unit
             change = w - start
             if in_ball and pixelwise:
                 w = start + change.clamp(-radius, radius)
-            elif in_ball and change.norm() > radius:
+            elif stops and change.norm() > radius:
+                w = before
+                break
+            elif in_ball and not late and change.norm() > radius:
                 w = start + change * radius / change.norm()
+        if late:
+            w = start + (w - start) * (radius / (w - start).norm().clamp_min(1e-12)).clamp(max=1)
         return as_head(w) if returns == "head" else w
     return gradpc
 
@@ -67,20 +73,32 @@ def loss_by_autograd(head, features, y, poison, y_poison, decay):
 
 # ---- feature matching
 
-def matching_variant(*, clamp=True, held=True, uphill=False, mean=False, from_base=True, rounds=None, keeps_graph=False):
+def matching_variant(*, clamp=True, held=True, uphill=False, mean=False, from_base=True, rounds=None, keeps_graph=False, at_end=False, absolute=False, zeroed=True, by_predict=False, renewed=False):
     def feature_matching(extractor, features, x_base, beta=0.0, steps=100, lr=0.03):
         x = (x_base.clone() if from_base else torch.full_like(x_base, 0.5)).requires_grad_()
         optimizer = torch.optim.Adam([x], lr=lr)
         for _ in range(rounds or steps):
-            loss = (extractor(x) - features).square().sum()
+            loss = ((predict_like(extractor, x) if by_predict else extractor(x)) - features).square().sum()
             if held:
-                loss = loss + beta * ((x - x_base).square().mean() if mean else (x - x_base).square().sum())
-            x.grad, = torch.autograd.grad(-loss if uphill else loss, x)
+                loss = loss + beta * ((x - x_base).abs().sum() if absolute else (x - x_base).square().mean() if mean else (x - x_base).square().sum())
+            if renewed:
+                optimizer = torch.optim.Adam([x], lr=lr)
+            if zeroed:
+                x.grad, = torch.autograd.grad(-loss if uphill else loss, x)
+            else:
+                loss.backward()
             optimizer.step()
-            if clamp:
+            if clamp and not at_end:
                 x.data.clamp_(0, 1)
+        if at_end:
+            x.data.clamp_(0, 1)
         return x if keeps_graph else x.detach()
     return feature_matching
+
+
+def predict_like(extractor, x):
+    with torch.no_grad():
+        return extractor(x)
 
 
 def matching_with_backward(extractor, features, x_base, beta=0.0, steps=100, lr=0.03):
@@ -107,15 +125,21 @@ def matching_that_writes_into_x_base(extractor, features, x_base, beta=0.0, step
 
 # ---- the screening
 
-def screen_variant(*, by_class=True, middle="median", nearest=False, turned=False, own=True, numbers=False):
+def screen_variant(*, by_class=True, middle="median", nearest=False, turned=False, own=True, numbers=False, copied=False, last=False, whole=False, p=2):
     def screen(features, y, share):
         keep = torch.ones(len(y), dtype=torch.bool)
         for group in ([torch.arange(len(y))] if not by_class else [(y == k).nonzero().flatten() for k in y.unique()]):
             part = features[group]
             base = part if own else features
             centre = {"median": base.median(0).values, "mean": base.mean(0), "zero": torch.zeros(part.shape[1])}[middle]
-            order = (part - centre).norm(dim=1).argsort(descending=not nearest)
-            keep[group[order[:round(share * len(group))]]] = False
+            order = (part - centre).norm(dim=1, p=p).argsort(descending=not nearest)
+            many = int(share * len(group)) if whole else round(share * len(group))
+            if last:
+                keep[group[order.flip(0)[-many:]]] = False
+            elif copied:
+                keep[y == y[group[0]]][order[:many]] = False
+            else:
+                keep[group[order[:many]]] = False
         return (~keep).nonzero().flatten() if numbers else ~keep if turned else keep
     return screen
 
@@ -158,6 +182,10 @@ WRONG = [
     (GRADPC, "the gradient's own length", gradpc_variant(by_norm=False), "steps of 2.5", "divide the gradient by its norm"),
     (GRADPC, "one gradient for all rounds", gradpc_variant(fresh=False), "raises the training loss", "a new gradient"),
     (GRADPC, "one round", gradpc_variant(rounds=1), "steps of 2.5", "`steps` rounds"),
+    (GRADPC, "brought back once, at the end", gradpc_variant(late=True), "after each step", "inside the loop"),
+    (GRADPC, "a step that leaves is left out", gradpc_variant(stops=True), "", "divide the gradient by its norm"),
+    (GRADPC, "row by row", gradpc_variant(by=lambda g: g / g.norm(dim=1, keepdim=True) / len(g) ** 0.5), "", "no row by row"),
+    (GRADPC, "signs", gradpc_variant(by=lambda g: g.sign() / g.numel() ** 0.5), "", "no sign"),
     (GRADPC, "the matrix", gradpc_variant(returns="w"), "within `radius`", "return as_head(w)"),
     (CANCELLING_LOSS, "poisons not weighed", loss_variant(weigh=False), "has the value and the slope", "(M / N)"),
     (CANCELLING_LOSS, "no decay", loss_variant(decay_weight="none"), "has the value and the slope", "(1 + M / N)"),
@@ -171,12 +199,21 @@ WRONG = [
     (FEATURE_MATCHING, "one step", matching_variant(rounds=1), "near the wanted ones", "`steps` steps"),
     (FEATURE_MATCHING, "beta ignored", matching_variant(held=False), "near it when beta is large", "add `beta *"),
     (FEATURE_MATCHING, "the mean of the change", matching_variant(mean=True), "near it when beta is large", "beta *"),
+    (FEATURE_MATCHING, "clipped once, at the end", matching_variant(at_end=True), "after each step, not once at the end", "inside the loop"),
+    (FEATURE_MATCHING, "the absolute change", matching_variant(absolute=True), "near it when beta is large", ".square().sum()"),
+    (FEATURE_MATCHING, "gradients that pile up", matching_variant(zeroed=False), "near the wanted ones", "zero_grad"),
+    (FEATURE_MATCHING, "a new Adam in each round", matching_variant(renewed=True), "", "before the loop"),
+    (FEATURE_MATCHING, "predict in place of the extractor", matching_variant(by_predict=True), "near the wanted ones", "`predict` keeps none"),
     (FEATURE_MATCHING, "keeps the graph", matching_variant(keeps_graph=True), "every pixel in [0, 1]", ".detach()"),
     (FEATURE_MATCHING, "writes into x_base", matching_that_writes_into_x_base, "every pixel in [0, 1]", "x_base.clone()"),
     (SCREEN, "all classes together", screen_variant(by_class=False), "of each class of n", "of each class on its own"),
-    (SCREEN, "turned round", screen_variant(turned=True), "keeps or drops each row", "none at 0"),
+    (SCREEN, "turned round", screen_variant(turned=True), "keeps or drops each row", "True means keep"),
+    (SCREEN, "the last of none", screen_variant(last=True), "keeps or drops each row", "`[-0:]`"),
+    (SCREEN, "written to a copy", screen_variant(copied=True), "of each class of n", "changes a copy"),
+    (SCREEN, "int for round", screen_variant(whole=True), "of each class of n", "not `int`"),
+    (SCREEN, "the sum of absolute differences", screen_variant(p=1), "", "norm(dim=1)"),
     (SCREEN, "row numbers", screen_variant(numbers=True), "keeps or drops each row", "shapes"),
-    (SCREEN, "the nearest", screen_variant(nearest=True), "far from the middle of their own class", "the row's own class"),
+    (SCREEN, "the nearest", screen_variant(nearest=True), "Euclidean", "drop the farthest"),
     (SCREEN, "from the middle of all", screen_variant(own=False), "far from the middle of their own class", "the row's own class"),
     (SCREEN, "from zero", screen_variant(middle="zero"), "far from the middle of their own class", "the row's own class"),
     (SCREEN, "the mean", screen_variant(middle="mean"), "not misled", "use the median"),
@@ -186,5 +223,7 @@ WRONG = [
      "poisons first", "divide by the number of poisons"),
     (SCREENING_REPORT, "precision in place of recall", lambda keep, is_poison: (is_poison[~keep].float().mean().item(), shares(keep, is_poison)[1]),
      "", "divide by the number of poisons"),
+    (SCREENING_REPORT, "divides by none", lambda keep, is_poison: ((~keep & is_poison).sum().item() / is_poison.sum().item(), shares(keep, is_poison)[1]), "", "float('nan')"),
+    (SCREENING_REPORT, "0 of none", lambda keep, is_poison: tuple(v if v == v else 0.0 for v in shares(keep, is_poison)), "says NaN", "float('nan')"),
     (SCREENING_REPORT, "one number", lambda keep, is_poison: shares(keep, is_poison)[0], "poisons first", "return caught, cost"),
 ]
