@@ -15,7 +15,7 @@
 #
 # | the threat model | of this lesson |
 # |---|---|
-# | **goal** | texts that stand in the training data, word for word |
+# | **goal** | secrets that stand in the training data, word for word |
 # | **knowledge** | the form of a secret, not its digits; for one attack another model of the same language |
 # | **access** | the model's probabilities; behind the filter nothing but what it says |
 # | **budget** | a thousand samples, or some three hundred prompts a secret |
@@ -103,7 +103,7 @@ vocabulary = model.vocabulary
 print(f"perplexity on fresh entries: {fluency(model):.2f}")
 
 # %% [markdown]
-# Now give it the beginning of a secret and let it write on. For each of the three digits: what did it find likely?
+# Now give it the beginning of a secret and let it write on. For each of the three digits, after the true digits before it: what did it find likely?
 
 
 # %%
@@ -187,7 +187,7 @@ print("at sixteen times it is nearly the most there can be:", found[16] > 9.3)
 print("a secret that was never written is near chance:", found[0] < CHANCE + 1.8)
 
 # %% [markdown]
-# *Chance* is what a random rank gives: 1.44 bits on average, and with six canaries a point it wavers by half a bit. Well before a secret is said aloud it is among the first guesses; whoever may try ten codes at a door needs no more.
+# *Chance* is what a random rank gives: 1.44 bits on average, and with six canaries a point it wavers by half a bit. (Between chance and certainty a point wavers by about a bit: a zigzag below is luck.) Well before a secret is said aloud it is among the first guesses; whoever may try ten codes at a door needs no more.
 #
 # ## Without knowing what to look for
 #
@@ -207,7 +207,7 @@ show(
 )
 
 # %% [markdown]
-# It disappoints. On top stand the dull days: the model is sure of a sentence that it has just said three times, and that says nothing about its data. Carlini et al. (2021) met the same in
+# It disappoints. On top stand the dull days: the model is sure of a sentence that it has just said three times. Some of these texts do stand in the diary, but a dull day is nobody's secret. Carlini et al. (2021) met the same in
 # GPT-2. What we want is a text that is likely *for this model* and should not be.
 #
 # {{exercise memorization.rank_texts}}
@@ -218,7 +218,6 @@ show(
 
 # %%
 others = diary(600, seed=SEED + 500) + dull_days(40, seed=SEED + 500)
-others += 2 * [c.text for c in canaries(40, digits=3, seed=SEED + 500)]
 reference = learnt(others, seed=SEED + 50)
 
 
@@ -229,6 +228,13 @@ def marked(ranked):
 
 by_zlib = marked(rank_texts(model, samples))
 by_reference = marked(rank_texts(model, samples, reference))
+
+
+def different(ranked):
+    """How many different secrets are in these texts."""
+    return len({c.text for c in planted for text, _ in ranked if c.text in text})
+
+
 show(
     listed(
         {"over zlib's bytes": by_zlib[:10], "over the reference": by_reference[:10]}
@@ -236,6 +242,9 @@ show(
     f"Of the ten lowest ratios {sum(hit for _, hit in by_zlib[:10])} (zlib) and "
     f"{sum(hit for _, hit in by_reference[:10])} (reference) hold a secret.",
 )
+print(f"{different(by_perplexity)} different secrets are in the samples.", end=" ")
+print("Among the first twenty by the ratio to zlib:", different(by_zlib[:20]), end="; ")
+print(f"to the reference: {different(by_reference[:20])}")
 
 # %%
 ranked = {
@@ -422,11 +431,11 @@ print("privacy costs between a quarter and all of the fluency:", 1.25 < cost < 2
 # %% [markdown]
 # Neither alone is enough. DP protects *one entry*; a secret in sixteen entries has sixteen times the ε, which promises nothing. Deduplication makes one entry of it, and DP hides the one.
 #
-# The price is fluency, and it is high because the diary is small: the more entries share the noise, the less it hurts. On paper ε = 8 is a weak promise; one attack that fails says only that *it* fails.
+# The price is fluency, and it is high because the diary is small: the more entries share the noise, the less it hurts. On paper ε = 8 is a weak promise (e^8 is about 3,000); one attack that fails says only that *it* fails.
 #
 # ### Budget explorer
 #
-# How often the secret was written, against what the defender did. Begin with sixteen times and *as collected*. The temperature changes how often the model says the secret; the rank is counted from its own probabilities, at temperature 1, so it stays. When is the secret safe?
+# How often the secret was written, against what the defender did. Begin with sixteen times and *as collected*. The temperature changes how often the model says the secret; the rank is counted from its own probabilities, at temperature 1, so it stays. One secret is one draw: move the last control through all six before you answer. When is a secret safe?
 
 # %%
 MODELS = {
@@ -486,7 +495,17 @@ explore(
     which=Slider("which of the six secrets", 1, 6, 1),
 )
 
+# %%
+worst = {}
+for name, trained in MODELS.items():
+    bits = [memorization.exposure(trained, canary) for canary in groups[16]]
+    worst[name] = round(1000 / 2 ** max(bits))
+print("written sixteen times, the best rank of the six secrets:")
+print(", ".join(f"{name} {rank}" for name, rank in worst.items()))
+
 # %% [markdown]
+# Safe is what none of the six gives away: look at the worst of them, not at the mean.
+#
 # ## Defence: a filter on what is said
 #
 # Training again is dear. So put a filter behind the model, as code assistants have: what stands word for word in the training data is not said. **MemFree** (Ippolito et al., 2022) takes the likeliest
@@ -532,7 +551,7 @@ one_swap = sum(hits)
 print(f"passed by one restyled prompt each: {one_swap} of {len(leaky)}")
 
 # %% [markdown]
-# Some come through. The attacker cannot tell which, and does not have to: put *any* other word for one of the last three, ask all these prompts, and take the digits that most answers agree on. (`complete` is
+# Some come through. Others do not: where the new word stands far in front of the digits, a run of six is still whole. The attacker need not know which: put *any* other word for one of the last three, ask all these prompts, and take the digits that most answers agree on. (`complete` is
 # your filter for many prompts at once.)
 
 
@@ -607,7 +626,7 @@ print(
 )
 
 # %% [markdown]
-# At n = 3 the run is the secret itself, and harmless numbers that share its digits are blocked as well. Ippolito et al. had large models
+# (A share is of some ten secrets, so one of them is nine points or ten.) At n = 3 the run is the secret itself, and harmless numbers that share its digits are blocked as well. Ippolito et al. had large models
 # answer in another style, such as capitals; no list of words holds all ways of saying a thing. Keep the filter as the last line, not as the first.
 #
 # ## On a real model
@@ -615,7 +634,9 @@ print(
 # Nothing above depends on our small transformer but its size. With the packages `transformers` and the wrapper, exposure and the filter run on any causal model:
 #
 # ```python
+# from transformers import AutoModelForCausalLM, AutoTokenizer
 # from mlsec_lab.victims.hugging_face import hugging_face_model
+# name = "Qwen/Qwen2.5-0.5B-Instruct"
 # model = hugging_face_model(AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name))
 # memorization.exposure(model, canaries(1, digits=3)[0])
 # ```

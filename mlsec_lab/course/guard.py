@@ -139,11 +139,12 @@ def _snapshot(value):
         return ({key: item.detach().clone() for key, item in value.state_dict().items()},
                 [(module, module.training) for module in value.modules()],
                 [(parameter, parameter.requires_grad) for parameter in value.parameters()])
-    return None
+    return list(value) if isinstance(value, list) else None
 
 
-VALUES, GRAPH, WEIGHTS, MODE, FLAGS = ("its values changed", "its requires_grad was switched", "its parameters or statistics changed",
-                                       "its train/eval mode was switched", "requires_grad of its parameters was switched")
+VALUES, GRAPH, WEIGHTS, MODE, FLAGS, ENTRIES = ("its values changed", "its requires_grad was switched", "its parameters or statistics changed",
+                                                "its train/eval mode was switched", "requires_grad of its parameters was switched",
+                                                "its entries changed, or their order")
 
 
 def _difference(value, taken):
@@ -163,12 +164,16 @@ def _difference(value, taken):
             return MODE
         if any(parameter.requires_grad != wanted for parameter, wanted in taken[2]):
             return FLAGS
+    if isinstance(value, list) and list(map(id, value)) != list(map(id, taken)):
+        return ENTRIES
     return ""
 
 
 def _restore(value, taken):
-    """Put a model, or the gradient flag of a tensor, back to its snapshot."""
-    if isinstance(value, nn.Module):
+    """Put a model, a list, or the gradient flag of a tensor, back to its snapshot."""
+    if isinstance(value, list):
+        value[:] = taken
+    elif isinstance(value, nn.Module):
         value.load_state_dict(taken[0], strict=False)
         for module, training in taken[1]:
             module.training = training
@@ -184,7 +189,8 @@ def _keep(name, what):
             GRAPH: f"work on a copy, `{name}.clone().requires_grad_()`, not on {name} itself",
             WEIGHTS: f"change nothing in {name}: no optimizer step, no new weights",
             MODE: f"leave {name} in the mode in which you found it: in train mode a picture's answer depends on its neighbours in the batch",
-            FLAGS: f"leave {name} as you found it: `torch.autograd.grad` gives one gradient without storing any"}[what]
+            FLAGS: f"leave {name} as you found it: `torch.autograd.grad` gives one gradient without storing any",
+            ENTRIES: f"work on a copy, `list({name})` or `sorted({name})`, not on {name} itself"}[what]
 
 
 @contextlib.contextmanager

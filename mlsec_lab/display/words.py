@@ -39,12 +39,13 @@ def next_words(prompt, odds, truth, *, xlabel="", ylabel="", lines=None, point=N
     for place, (row, right) in enumerate(zip(odds, truth)):
         likeliest = sorted(row, key=row.get, reverse=True)[:most]
         shown = likeliest if right in likeliest else [*likeliest[:-1], right]
-        axes.barh(range(len(shown)), [0.55 * row[word] for word in shown], left=place + 0.25, height=0.62,
+        axes.barh(range(len(shown)), [0.5 * row[word] for word in shown], left=place + 0.25, height=0.62,
                   color=[ORANGE if word == right else GREY for word in shown])
         for level, word in enumerate(shown):
             axes.text(place + 0.22, level, f"{word} ✓" if word == right else word, ha="right", va="center", fontsize=8.5)
-            axes.text(place + 0.27 + 0.55 * row[word], level, f"{row[word]:.0%}", va="center", fontsize=8)
-        axes.text(place + 0.25, -0.75, f"says {likeliest[0]}", fontsize=9, va="center", color=ORANGE if likeliest[0] == right else "black")
+            axes.text(place + 0.27 + 0.5 * row[word], level, f"{row[word]:.0%}", va="center", fontsize=8)
+        before = f"after {' '.join(truth[:place])}:" if place else "says"
+        axes.text(place + 0.25, -0.75, f"{before} {likeliest[0]}", fontsize=9, va="center", color=ORANGE if likeliest[0] == right else "black")
     return figure
 
 

@@ -6,7 +6,7 @@ import zlib
 
 import torch
 
-from mlsec_lab.exercises import Exercise, require, require_number, require_tensor
+from mlsec_lab.exercises import Exercise, advising, require, require_number, require_tensor
 from mlsec_lab.model_to_data.memorization import word_runs
 from mlsec_lab.victims import log_probabilities, small_transformer, train_language
 from mlsec_lab.victims.corpora import Canary, canaries, diary, diary_words, dull_days
@@ -41,7 +41,8 @@ def rank_texts(model, texts, reference=None):
     """The texts in the order of suspicion: first what surprises the model least, in
     comparison with somebody who has not seen the model's data.
 
-    texts: a list of strings.  Surprise is minus the log-probability of the whole text.
+    texts: a list of strings.  Surprise is minus the log-probability of the whole text,
+    its end included.
     reference: a second model; where it is None, the length of what zlib makes of the
     text, `len(zlib.compress(text.encode()))`, takes the place of its surprise.
     Returns a list of the same strings, by the ratio of the two, the lowest first.
@@ -192,14 +193,20 @@ def _exposure_ranks(answer, seed):
 
 def _about_exposure(got, place, digits):
     n = 10 ** digits
+    if place == 0 and got == 0:
+        return "the likeliest secret has rank 1, and the logarithm of the rank is taken away from log2 of the number of candidates"
     if abs(got - math.log(n / (place + 1))) < 0.02:
         return "exposure is in bits: take `math.log2`, not `math.log`"
     if abs(got - math.log2(n / (n - place))) < 0.02:
         return "the likeliest secret has rank 1: count those that are at least as likely as the true one"
     if abs(got - math.log2(place + 1)) < 0.02:
         return "that is the logarithm of the rank alone: take it away from log2 of the number of candidates"
+    if abs(got + math.log2(n / (place + 1))) < 0.02:
+        return "it is log2 of the number of candidates, minus log2 of the rank: take them away from each other the other way round"
+    if any(abs(got - math.log2(other / (place + 1))) < 0.02 for other in (100, 1000)):
+        return "secrets have two digits here and three there: the number of candidates is `len(canary.candidates())`"
     return ("compare whole secrets: for each a row of `canary.prefix` with the candidate behind it, made with `whole=False` because the text may go on; "
-            "then the sum over the row's words, and rank 1 for the likeliest")
+            "then the sum over the row's words, and rank 1 for the likeliest. (`argsort` lists the candidates by rank; you want the place where the true one stands.)")
 
 
 @EXPOSURE.property("depends on the model that it is given")
@@ -237,8 +244,8 @@ def _suspects(seed):
     return random.Random(seed).sample(texts, len(texts))
 
 
-def _surprise(model, texts):
-    return [-words.sum().item() for words in log_probabilities(model, [model.vocabulary.entry(text) for text in texts])]
+def _surprise(model, texts, whole=True):
+    return [-words.sum().item() for words in log_probabilities(model, [model.vocabulary.entry(text, whole=whole) for text in texts])]
 
 
 def _order(answer, model, texts, reference):
@@ -252,19 +259,22 @@ def _order(answer, model, texts, reference):
     return list(found)
 
 
-def _judge_order(found, texts, own, other, what):
+def _judge_order(found, texts, own, other, what, model, reference=None):
     ratio = {text: a / b for text, a, b in zip(texts, own, other)}
     ratios = [ratio[text] for text in found]
     wrong = sum(b < a * (1 - 1e-5) for a, b in zip(ratios, ratios[1:]))
     if not wrong:
         return
     length = {text: len(text.split()) for text in texts}
+    open_own, open_other = (_surprise(reader, texts, whole=False) if reader else other for reader in (model, reference))
+    unended = dict(zip(texts, (a / b for a, b in zip(open_own, open_other)))).get
     surprise, others = dict(zip(texts, own)), dict(zip(texts, other))
     near = lambda key: sum(b < a - 1e-5 * abs(a) for a, b in zip(map(key, found), map(key, found[1:]))) == 0  # noqa: E731
     step = ("the lowest ratio comes first: what surprises the model least, compared" if near(lambda t: -ratio[t]) else
             "divide the two surprises, do not subtract them" if any(near(lambda t: surprise[t] - unit * others[t]) for unit in (1, 8, math.log(2), 8 * math.log(2))) else
             "the surprise of a text is the sum over its words, not their mean and not the perplexity"
             if near(lambda t: ratio[t] / (length[t] + 1)) or near(lambda t: ratio[t] / length[t]) or near(lambda t: math.exp(surprise[t] / (length[t] + 1)) / others[t]) else
+            "the text is complete, and its end counts: `entry(text)` without `whole=False`" if near(unended) else
             f"divide by {what}: the model's own surprise is only half of it" if near(surprise.get) or near(lambda t: surprise[t] / (length[t] + 1)) else
             f"sort by the model's surprise over {what}, from low to high")
     require(False, expected="ratios that grow from text to text", got=f"{wrong} of {len(found) - 1} neighbours the wrong way round", next_step=step)
@@ -281,14 +291,14 @@ def _rank_same(answer, seed):
 def _rank_zlib(answer, seed):
     model, _ = _readers()
     texts = _suspects(seed)
-    _judge_order(_order(answer, model, texts, None), texts, _surprise(model, texts), [len(zlib.compress(text.encode())) for text in texts], "what zlib needs")
+    _judge_order(_order(answer, model, texts, None), texts, _surprise(model, texts), [len(zlib.compress(text.encode())) for text in texts], "what zlib needs", model)
 
 
 @RANK_TEXTS.property("sorts by the ratio to the reference's surprise, where there is one")
 def _rank_reference(answer, seed):
     model, reference = _readers()
     texts = _suspects(seed)
-    _judge_order(_order(answer, model, texts, reference), texts, _surprise(model, texts), _surprise(reference, texts), "the reference's surprise")
+    _judge_order(_order(answer, model, texts, reference), texts, _surprise(model, texts), _surprise(reference, texts), "the reference's surprise", model, reference)
 
 
 @RANK_TEXTS.property("puts what the model alone knows first")
@@ -336,6 +346,24 @@ def _dedup_jaccard(answer, seed):
                     got="it was dropped" if stays else "it was kept",
                     next_step="at `similarity` itself a text goes: keep it where the index is below" if similarity == index
                     else "the Jaccard index is shared runs over all runs, `len(a & b) / len(a | b)`, of `word_runs(text, size)`")
+
+
+@DEDUPLICATE.property("compares with one text at a time, and divides by the runs that at least one of the two has")
+def _dedup_pairs(answer, seed):
+    draw = random.Random(seed)
+    words = draw.sample([word for word in diary_words() if word.isalpha()], 60)
+    ends = draw.randint(12, 16)
+    for texts in ((words[:8], words[2:ends]), (words[:ends], words[ends - 6:ends + 2])):  # six words in common, and each has others, not as many
+        shared = 4
+        index = shared / (sum(len(text) - 2 for text in texts) - shared)
+        for similarity, stays in ((index - 0.02, False), (index + 0.02, True)):
+            got = _kept(answer([" ".join(text) for text in texts], similarity))
+            require((len(got) == 2) == stays, expected=f"a text with the Jaccard index {index:.2f} {'kept' if stays else 'dropped'} at similarity {similarity:.2f}",
+                    got="it was dropped" if stays else "it was kept", next_step="divide by the runs that at least one of the two has, `len(a | b)`")
+    halves = [" ".join(part) for part in (words[:12], words[20:32], words[6:12] + words[20:26])]
+    got = _kept(answer(list(halves), 0.5))
+    require(got == halves, expected="a text kept that has half of its runs from one and half from another: it is like neither", got="it was dropped",
+            next_step="compare with each kept text by itself, not with the runs of all of them together")
 
 
 @DEDUPLICATE.property("compares a text with those that were kept, not with those that were dropped")
@@ -460,10 +488,11 @@ def _allowed_plain(answer, seed):
 def _allowed_next(answer, seed):
     for n, blocked in ((6, 1), (3, 4), (2, 25)):
         logits, row, order = _filter_case(seed + n, n)
-        got = _word(answer(logits.clone(), list(row), _forbidding(row, n, order[:blocked]), n))
+        with advising("None", next_step="one word is always allowed: go through *all* words, from the likeliest to the unlikeliest"):
+            got = _word(answer(logits.clone(), list(row), _forbidding(row, n, order[:blocked]), n))
         require(got == order[blocked], expected=f"word {order[blocked]}: the {blocked} likelier ones complete a run of {n}", got=f"word {got}",
                 next_step="the protected run is the last n - 1 words of `row` and the candidate behind them, a tuple of ints: a tensor is never found in a set" if got == order[0]
-                else "go on until a word completes no protected run, from the likeliest to the unlikeliest")
+                else "go on until a word completes no protected run, from the likeliest to the unlikeliest, through all words")
 
 
 @ALLOWED_WORD.property("with n = 1 forbids single words, and with fewer than n - 1 words before nothing")

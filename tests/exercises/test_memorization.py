@@ -24,7 +24,7 @@ def exposure_by_perplexity(model, canary):
     return torch.tensor(len(texts)).log2() - (found <= found[canary.candidates().index(canary.secret)]).sum().log2()
 
 
-def exposure_variant(*, log=math.log2, last_only=False, descending=True, rank_alone=False, first_rank=1, other_model=None):
+def exposure_variant(*, log=math.log2, last_only=False, descending=True, rank_alone=False, first_rank=1, other_model=None, candidates_of=None, turned=False):
     def exposure(model, canary):
         candidates = canary.candidates()
         rows = [model.vocabulary.entry(f"{canary.prefix} {candidate}", whole=False) for candidate in candidates]
@@ -32,7 +32,8 @@ def exposure_variant(*, log=math.log2, last_only=False, descending=True, rank_al
         scores = torch.stack([words[-1] if last_only else words.sum() for words in found])
         true = scores[candidates.index(canary.secret)]
         rank = ((scores > true) if descending else (scores < true)).sum().item() + first_rank
-        return log(rank) if rank_alone else log(len(candidates)) - log(rank)
+        bits = log(candidates_of or len(candidates)) - log(rank)
+        return log(rank) if rank_alone else -bits if turned else bits
     return exposure
 
 
@@ -43,8 +44,8 @@ def exposure_of_one_word(model, canary):
 
 # ---- generate and rank
 
-def bits(model, texts):
-    return [-words.sum().item() / math.log(2) for words in log_probabilities(model, [model.vocabulary.entry(text) for text in texts])]
+def bits(model, texts, whole=True):
+    return [-words.sum().item() / math.log(2) for words in log_probabilities(model, [model.vocabulary.entry(text, whole=whole) for text in texts])]
 
 
 def rank_by_tensors(model, texts, reference=None):
@@ -53,11 +54,14 @@ def rank_by_tensors(model, texts, reference=None):
     return [texts[place] for place in ratio.argsort().tolist()]
 
 
-def rank_variant(*, reverse=False, mean=False, difference=False, alone=False, places=False, distinct=False):
+def rank_variant(*, reverse=False, mean=False, difference=False, alone=False, places=False, distinct=False, in_place=False, whole=True):
     def rank_texts(model, texts, reference=None):
-        own = [value / (len(text.split()) + 1) for value, text in zip(bits(model, texts), texts)] if mean else bits(model, texts)
-        other = [len(zlib.compress(text.encode())) for text in texts] if reference is None else bits(reference, texts)
+        own = [value / (len(text.split()) + 1) for value, text in zip(bits(model, texts), texts)] if mean else bits(model, texts, whole)
+        other = [len(zlib.compress(text.encode())) for text in texts] if reference is None else bits(reference, texts, whole)
         key = [a - b if difference else a if alone else a / b for a, b in zip(own, other)]
+        if in_place:
+            texts.sort(key=dict(zip(texts, key)).get)
+            return texts
         order = sorted(range(len(texts)), key=key.__getitem__, reverse=reverse)
         return order if places else [texts[place] for place in order][:len(texts) // 2 if distinct else None]
     return rank_texts
@@ -81,7 +85,9 @@ def deduplicate_variant(*, strict=False, measure="jaccard", dropped_too=False, a
             runs = word_runs(text, own_size or size)
             if measure == "words":
                 runs = set(text.split())
-            shared = [len(runs & r) / (len(runs | r) if measure != "containment" else min(len(runs), len(r))) for r in seen]
+            over = dict(containment=lambda r: min(len(runs), len(r)), new=lambda r: len(runs), pool=lambda r: len(runs), longer=lambda r: max(len(runs), len(r)))
+            before = [set().union(*seen)] if measure == "pool" else seen
+            shared = [len(runs & r) / over.get(measure, lambda r: len(runs | r))(r) for r in before]
             stays = all(value <= similarity if strict else value < similarity for value in shared)
             if stays or dropped_too:
                 seen.append(runs)
@@ -138,13 +144,17 @@ def allowed_by_masking(logits, row, runs, n):
     return scores.argmax()
 
 
-def allowed_variant(*, back=1, once=False, ascending=False, whole_row=False, score=False):
+def allowed_variant(*, back=1, few=None, appends=False, once=False, ascending=False, whole_row=False, score=False):
     def allowed_word(logits, row, runs, n):
         last = tuple(row) if whole_row else tuple(row[len(row) - n + back:]) if n > 1 else ()
-        order = logits.argsort(descending=not ascending).tolist()
+        order = logits.argsort(descending=not ascending).tolist()[:few]
+        if few:
+            return next((word for word in order if (*last, word) not in runs), None)
         if once:
             return order[1] if (*last, order[0]) in runs else order[0]
         word = next(word for word in order if (*last, word) not in runs)
+        if appends:
+            row.append(word)
         return logits[word].item() if score else word
     return allowed_word
 
@@ -167,8 +177,13 @@ WRONG = [
     (EXPOSURE, "natural logarithm", exposure_variant(log=math.log), "whole log2", "math.log2"),
     (EXPOSURE, "the likeliest has the last rank", exposure_variant(descending=False), "whole log2", "likeliest secret has rank 1"),
     (EXPOSURE, "the last digit alone", exposure_variant(last_only=True), "", "compare whole secrets"),
+    (EXPOSURE, "the logarithm of the rank", exposure_variant(rank_alone=True), "whole log2", "taken away from log2"),
+    (EXPOSURE, "a thousand candidates", exposure_variant(candidates_of=1000), "whole log2", "len(canary.candidates())"),
+    (EXPOSURE, "turned round", exposure_variant(turned=True), "whole log2", "the other way round"),
     (EXPOSURE, "ranks from 0", exposure_variant(first_rank=0), "runs to its `return`", "ValueError"),
     (EXPOSURE, "the secret's own log-probability", exposure_of_one_word, "whole log2", "compare whole secrets"),
+    (RANK_TEXTS, "sorted in place", rank_variant(in_place=True), "same texts", "sorted(texts)"),
+    (RANK_TEXTS, "without the end", rank_variant(whole=False), "bytes that zlib needs", "without `whole=False`"),
     (RANK_TEXTS, "the highest ratio first", rank_variant(reverse=True), "bytes that zlib needs", "lowest ratio comes first"),
     (RANK_TEXTS, "the mean over the words", rank_variant(mean=True), "bytes that zlib needs", "sum over its words"),
     (RANK_TEXTS, "the difference", rank_variant(difference=True), "bytes that zlib needs", "do not subtract"),
@@ -177,6 +192,9 @@ WRONG = [
     (RANK_TEXTS, "only the first half", rank_variant(distinct=True), "same texts", "keep every text"),
     (DEDUPLICATE, "drops above the similarity alone", deduplicate_variant(strict=True), "exact copies", "at `similarity` and above"),
     (DEDUPLICATE, "containment", deduplicate_variant(measure="containment"), "Jaccard index of runs", "shared runs over all runs"),
+    (DEDUPLICATE, "over the new text's runs", deduplicate_variant(measure="new"), "one text at a time", "`len(a | b)`"),
+    (DEDUPLICATE, "over the longer one's runs", deduplicate_variant(measure="longer"), "one text at a time", "`len(a | b)`"),
+    (DEDUPLICATE, "one pool of all runs", deduplicate_variant(measure="pool"), "one text at a time", ""),
     (DEDUPLICATE, "single words", deduplicate_variant(measure="words"), "Jaccard index of runs", "word_runs"),
     (DEDUPLICATE, "compares with what was dropped", deduplicate_variant(dropped_too=True), "compares a text with those that were kept", "no longer compared with"),
     (DEDUPLICATE, "a set", deduplicate_variant(as_set=True), "exact copies", "a set forgets the order"),
@@ -189,6 +207,8 @@ WRONG = [
     (PRIVATE_GRADIENT, "noise after the division", private_variant(noise_at="end"), "adds noise of", "before you divide"),
     (PRIVATE_GRADIENT, "the global generator", private_variant(own_generator=False), "", "`seed`"),
     (ALLOWED_WORD, "tries the second and no further", allowed_variant(once=True), "as many as there are", "go on until"),
+    (ALLOWED_WORD, "only the first five words", allowed_variant(few=5), "as many as there are", "through *all* words"),
+    (ALLOWED_WORD, "writes into the row", allowed_variant(appends=True), "nothing forbids it", "list(row)"),
     (ALLOWED_WORD, "the unlikeliest", allowed_variant(ascending=True), "nothing forbids it", "word"),
     (ALLOWED_WORD, "one word too few", allowed_variant(back=2), "as many as there are", "last n - 1 words"),
     (ALLOWED_WORD, "the whole row", allowed_variant(whole_row=True), "as many as there are", "last n - 1 words"),
