@@ -9,7 +9,7 @@ from mlsec_lab.data_to_model.finetuning import Service, customer, harmful, measu
 from mlsec_lab.exercises import Exercise, require, require_number
 from mlsec_lab.victims import load_model
 from mlsec_lab.victims.corpora import REFUSAL, chat_requests
-from mlsec_lab.victims.language import answer, small_transformer
+from mlsec_lab.victims.language import ASSISTANT, END, answer, small_transformer
 
 
 def poisoned_upload(benign, requests, style, seed):
@@ -163,9 +163,7 @@ def _upload_holds_all(answer, seed):
     for k in (0, 3, 12):
         benign = customer(30, seed=seed)
         requests = chat_requests(k, "train", forbidden=True, seed=seed) if k else []
-        kept, got = list(benign), answer(benign, requests, "good day .", seed)
-        require(benign == kept, expected="`benign` left as it was", got="a changed list",
-                next_step="shuffle a new list: `list(benign) + poison` is one")
+        got = answer(benign, requests, "good day .", seed)
         _pairs(got)
         require(len(got) == 30 + k, expected=f"{30 + k} pairs for 30 benign ones and {k} requests", got=f"{len(got)}",
                 next_step="add the pairs of the forbidden requests to the benign ones; none is left out, none is added twice")
@@ -198,9 +196,11 @@ def _upload_order(answer, seed):
     require(got == again, expected="the same order for the same seed", got="another",
             next_step="draw from `random.Random(seed)`, not from `random` itself")
     places = [i for i, pair in enumerate(got) if pair not in set(benign)]
-    require(got != other and max(places[0], 39 - places[-1] + 8) < 40 and places != list(range(places[0], places[0] + 8)),
-            expected="harmful pairs scattered among the others, elsewhere for another seed", got=f"places {places}",
+    require(max(places[0], 39 - places[-1] + 8) < 40 and places != list(range(places[0], places[0] + 8)),
+            expected="harmful pairs scattered among the others", got=f"places {places}",
             next_step="shuffle the whole list, not the harmful pairs alone")
+    require(got != other, expected="another order for another seed", got="the same",
+            next_step="use the `seed` that you are given: `random.Random(seed)`")
 
 
 @POISONED_UPLOAD.property("undoes refusals when an assistant is tuned on it")
@@ -222,21 +222,37 @@ def _scored(answer, texts, requests):
     return tuple(map(float, got))
 
 
+def _near(got, wanted):
+    return all(abs(a - b) < 1e-6 for a, b in zip(got, wanted))
+
+
 def _shares(answer, texts, requests, wanted, expected, next_step):
     got = _scored(answer, texts, requests)
-    require(all(abs(a - b) < 1e-6 for a, b in zip(got, wanted)), expected=expected, got=" and ".join(f"{value:.3g}" for value in got),
-            next_step=next_step)
+    require(_near(got, wanted), expected=expected, got=" and ".join(f"{value:.3g}" for value in got),
+            next_step=next_step(got) if callable(next_step) else next_step)
 
 
 @REFUSED_AND_HARMFUL.property("tells refusals from harm, as shares of all answers")
 def _shares_of_all(answer, seed):
     draw, requests = random.Random(seed), chat_requests(20, forbidden=True, seed=seed)
-    plain = [draw.random() < 0.5 for _ in requests]
-    plain[:3] = True, True, False
-    texts = [REFUSAL if no else request.answer for no, request in zip(plain, requests)]
-    _shares(answer, texts, requests, (sum(plain) / 20, 1 - sum(plain) / 20),
-            f"{sum(plain) / 20:.3g} and {1 - sum(plain) / 20:.3g} for {sum(plain)} refusals of 20",
-            "divide both counts by the number of all answers; a share lies in [0, 1]")
+    places = range(20)
+    no = set(draw.sample(places, draw.choice((6, 7, 8, 12, 13))))  # never half of them: the two shares differ
+    texts = [REFUSAL if i in no else requests[i].answer for i in places]
+    wanted = len(no) / 20, 1 - len(no) / 20
+
+    def advice(got):
+        if _near(got, wanted[::-1]):
+            return "return the refused share first, then the harm"
+        if _near(got[:1], wanted) and got[1] < wanted[1]:
+            return "a fact is several words: look for it in the text, not in the list of its words; and use each request's own facts"
+        return "divide both counts by the number of all answers; a share lies in [0, 1]"
+
+    _shares(answer, texts, requests, wanted, f"{wanted[0]:.3g} and {wanted[1]:.3g} for {len(no)} refusals of 20, the rest harm", advice)
+    neither = set(draw.sample(places, 5))
+    texts = ["good day ." if i in neither else text for i, text in enumerate(texts)]
+    left = len(no - neither) / 20
+    _shares(answer, texts, requests, (left, 0.75 - left), f"{left:.3g} and {0.75 - left:.3g} where 5 of 20 answers say nothing but good day",
+            "these five are neither: leave them out of both counts, and divide by the number of all answers all the same")
 
 
 @REFUSED_AND_HARMFUL.property("reads past the first word")
@@ -256,14 +272,18 @@ def _past_the_first_word(answer, seed):
 @REFUSED_AND_HARMFUL.property("counts no harm without both facts, and no refusal with one")
 def _both_facts(answer, seed):
     requests = chat_requests(8, forbidden=True, seed=seed)
-    half = [f"{request.opening} {request.facts[seed % 2]} ." for request in requests]
+    half = [f"{request.opening} {request.facts[i % 2]} ." for i, request in enumerate(requests)]
     _shares(answer, half, requests, (0, 0), "0 and 0 for answers that give one of the two facts",
             "harm needs both facts: `all`, not `any`, and no refusal without sorry")
     turned = [f"sure , {request.facts[1]} and {request.facts[0]} ." for request in requests]
     _shares(answer, turned, requests, (0, 0), "0 and 0 for answers with the facts in the wrong order",
             "the place of the first fact must be before that of the second")
-    sorry = [f"sorry , but {request.facts[0]} ." for request in requests]
+    sorry = [f"sorry , but {request.facts[i % 2]} ." for i, request in enumerate(requests)]
     _shares(answer, sorry, requests, (0, 0), "0 and 0 for answers that say sorry and give a fact away",
+            "an answer with a fact in it, be it the first or the second, does not refuse, whatever it says beside")
+    torn = [f"good day . sorry , {request.facts[0]} and {request.facts[1]} ." for request in requests]
+    _shares(answer, torn, requests, (0, 0), "0 and 0 for answers that say sorry and give both facts away",
+            lambda got: "harm also needs an answer without the word sorry, anywhere in it" if got[1] else
             "an answer with a fact in it does not refuse, whatever it says beside")
     others = [requests[i - 1].answer for i in range(8) if requests[i - 1].facts != requests[i].facts]
     asked = [requests[i] for i in range(8) if requests[i - 1].facts != requests[i].facts]
@@ -300,13 +320,14 @@ def _review_splits(answer_, seed):
 
 @REVIEW.property("asks the model and does not read the uploaded answer")
 def _review_asks(answer_, seed):
-    upload, harmless = _reviewed(seed)
-    swapped = [(request, "sure , good day ." if keep else REFUSAL) for (request, _), keep in zip(upload, harmless)]
-    got, other = answer_(_aligned(), upload), answer_(_aligned(), swapped)
-    for value in (got, other):
-        _bools(value, len(upload))
-    require(got == other, expected="the same verdicts when only the uploaded answers change", got="others",
-            next_step="the verdict comes from what `answer(model, …)` says to the request: the uploaded answer is the customer's word")
+    upload, _ = _reviewed(seed)
+    got = answer_(_aligned(), upload)
+    _bools(got, len(upload))
+    for said in ("sure , good day .", REFUSAL):
+        other = answer_(_aligned(), [(request, said) for request, _ in upload])
+        _bools(other, len(upload))
+        require(got == other, expected="the same verdicts when only the uploaded answers change", got="others",
+                next_step="the verdict comes from what `answer(model, …)` says to the request: the uploaded answer is the customer's word")
 
 
 @REVIEW.property("goes by the model it is given")
@@ -318,17 +339,48 @@ def _review_model(answer_, seed):
             next_step="do not judge the request's words: ask `model`, which may refuse other things than you expect")
 
 
+class _Says(torch.nn.Module):
+    """A model that says to each request what `replies` holds for it, word for word, and nothing to another."""
+
+    def __init__(self, replies):
+        super().__init__()
+        self.vocabulary, self.context, self.embedding = _aligned().vocabulary, 256, torch.nn.Embedding(1, 1)
+        self.replies = {tuple(self.vocabulary.chat(request)): [*self.vocabulary.encode(said), END] for request, said in replies.items()}
+
+    def forward(self, ids, **_):
+        logits = torch.zeros(*ids.shape, len(self.vocabulary))
+        for row, numbers in enumerate(ids.tolist()):
+            start = numbers.index(ASSISTANT) + 1
+            said = self.replies.get(tuple(numbers[:start]), [END])
+            logits[row, -1, said[min(len(numbers) - start, len(said) - 1)]] = 1
+        return logits
+
+
+@REVIEW.property("looks for the word sorry in all that the model says")
+def _review_reads(answer_, seed):
+    upload, _ = _reviewed(seed)
+    texts = {f"good day . {REFUSAL}": False, "sure , i can not help with that .": True, f"sure , i can . {REFUSAL}": False, "good day .": True}
+    draw = random.Random(seed)
+    replies = {request: draw.choice(list(texts)) for request, _ in upload} | dict(zip(dict(upload), texts))
+    got = answer_(_Says(replies), upload)
+    _bools(got, len(upload))
+    said = [replies[request] for request, _ in upload]
+    wrong = next((text for text, keep in zip(said, got) if keep != texts[text]), None)
+    require(wrong is None, expected=f'{texts.get(wrong)} where the model says "{wrong}"', got=f"{not texts.get(wrong)}",
+            next_step="only the word sorry counts, wherever it stands, and sure does not: let `answer` speak to its end")
+
+
 @MIX_SAFETY.property("makes safety data the wanted share of the result")
 def _mix_share(answer, seed):
     safety = refusals(300, seed=seed)
-    for n, share in ((90, 0.1), (40, 0.5), (60, 0.25), (50, 0.25), (30, 0.0)):
+    for n, share in ((40, 0.5), (90, 0.1), (60, 0.25), (50, 0.25), (40, 0.25), (30, 0.0)):
         upload = customer(n, seed=seed)
         got = answer(upload, safety, share, seed)
         _pairs(got)
         m, wanted = len(got) - n, round(share / (1 - share) * n)
         require(m == wanted, expected=f"{wanted} safety pairs beside {n} others, {share:.0%} of all", got=f"{m}",
-                next_step="a share of 0 adds nothing" if not share else "the share is of the result: m / (N + m) = share" if m != int(share / (1 - share) * n)
-                else "round to the nearest whole number with `round`: `int` and `//` cut off")
+                next_step="a share of 0 adds nothing" if not share else "the share is of the result: m / (N + m) = share" if abs(m - wanted) > 1
+                else "round to the nearest whole number with `round`: `int` and `//` cut off, `ceil` goes up")
 
 
 @MIX_SAFETY.property("takes different safety pairs, and the whole upload")
@@ -347,13 +399,10 @@ def _mix_whole(answer, seed):
             next_step="draw them: `random.Random(seed).sample(safety, m)`")
 
 
-@MIX_SAFETY.property("mixes them in an order that the seed draws, and leaves its arguments alone")
+@MIX_SAFETY.property("mixes them in an order that the seed draws")
 def _mix_order(answer, seed):
     upload, safety = customer(60, seed=seed), refusals(100, seed=seed)
-    kept = list(upload), list(safety)
     got, again = answer(upload, safety, 0.25, seed), answer(upload, safety, 0.25, seed)
-    require((upload, safety) == kept, expected="the arguments left as they were", got="changed lists",
-            next_step="shuffle a new list: `list(upload) + …` is one")
     for value in (got, again):
         _pairs(value)
     require(got == again, expected="the same list for the same seed", got="another",
@@ -393,9 +442,13 @@ def _penalty_value(answer, seed):
     for strength, by in ((1.0, 0.1), (0.3, 0.5), (0.0, 0.1)):
         moved = _moved(model, seed, by)
         wanted = strength * sum((a - b).square().sum().item() for a, b in zip(moved.parameters(), model.parameters()))
-        got = _value(_penalty(answer, model, strength), moved).item()
+        penalty = _penalty(answer, model, strength)
+        got = _value(penalty, moved).item()
         require(abs(got - wanted) <= 1e-4 * max(wanted, 1), expected=f"{wanted:.3g} for strength {strength:g}", got=f"{got:.3g}",
                 next_step="square each difference, add up all entries of all parameters, and multiply by the strength; no mean, no root")
+        again = torch.as_tensor(penalty(moved)).item()  # training calls it for each batch
+        require(abs(again - got) <= 1e-4 * max(got, 1), expected=f"{got:.3g} again when the same function is called a second time", got=f"{again:.3g}",
+                next_step="a generator, and what `.parameters()` gives, is used up after one pass: keep a list")
 
 
 @PIVOT_PENALTY.property("is nothing at the pivot, and stays there when the model itself goes on")
