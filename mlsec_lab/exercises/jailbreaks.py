@@ -5,10 +5,10 @@ import functools
 import torch
 import torch.nn.functional as F
 
-from mlsec_lab.data_to_model.jailbreaks import PerplexityFilter, gcg, random_suffixes, suffix_losses
+from mlsec_lab.data_to_model.jailbreaks import PerplexityFilter, random_suffixes, suffix_losses
 from mlsec_lab.exercises import Exercise, advising, require, require_number, require_tensor
 from mlsec_lab.victims import answer, load_model, log_probabilities, small_transformer
-from mlsec_lab.victims.corpora import REFUSAL, chat_requests, is_refusal, judge
+from mlsec_lab.victims.corpora import REFUSAL, chat_requests, is_refusal
 from mlsec_lab.victims.language import SPECIAL, split_words
 
 
@@ -59,8 +59,8 @@ def token_gradients(model, request, suffix, target):
 TOKEN_GRADIENTS = Exercise("jailbreaks.token_gradients", reference=token_gradients, difficulty=4, minutes=20, hints=[
     "Three parts, one after the other: the words before the suffix, the suffix, the words after it with the target behind them. `model.vocabulary.around(request)` gives the numbers of what stands before and after.",
     "For the suffix take `rows = F.one_hot(ids, V).float().requires_grad_()`, and `rows @ table` in place of its vectors, where `table = model.embedding.weight.detach()`. The other parts are `table[numbers]`.",
-    "`model(embeddings=everything[None])` gives logits [1, T, V]: each place predicts the *next* word. Leave the target's last word out of the input, and the last `len(wanted)` logits are those of the target's words.",
-    "`F.cross_entropy(logits[0, -len(wanted):], torch.tensor(wanted))`, and `torch.autograd.grad(loss, rows)` returns a tuple of one gradient.",
+    "`model(embeddings=everything[None])` gives logits [1, T, V]: each place predicts the *next* word. Leave the target's last word out of the input, and the last `len(target_ids)` logits are those of the target's words, where `target_ids = model.vocabulary.encode(target)`.",
+    "`F.cross_entropy(logits[0, -len(target_ids):], torch.tensor(target_ids))`, and `torch.autograd.grad(loss, rows)` returns a tuple of one gradient.",
 ])
 
 
@@ -183,7 +183,12 @@ def _reader():
 
 
 def _tiny(seed):
-    return small_transformer("a b c d e f g h yes no ? .", width=16, layers=2, heads=2, context=32, seed=seed % 1000)
+    """A small model that nobody trained, with weights so large that every word and its place matter."""
+    model = small_transformer([*"abcdefghijklmnopqrstuvwxyz?.,:", "yes", "no"], width=16, layers=2, heads=2, context=32, seed=seed % 100_000)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights *= 8 if weights.dim() > 1 else 1
+    return model
 
 
 def _forbidden(seed, n=1):
@@ -201,12 +206,22 @@ def _success_plain(answer, seed):
         _require_share(answer(answers, requests), share, "count the answers that comply and divide by the number of requests")
 
 
+@SUCCESS_RATE.property("counts a right answer in other words")
+def _success_words(answer, seed):
+    requests = _forbidden(seed, 4)
+    for said in ("{} and {}", "of course : {} , then {} .", "you can {} . it is easy . and then {} , please ."):
+        _require_share(answer([said.format(*r.facts) for r in requests], requests), 1.0,
+                       "the answer may have other words before, between and after: look for the two facts, each as a part of the answer, not for one whole text")
+
+
 @SUCCESS_RATE.property("is not taken in by an answer that begins with sure")
 def _success_sure(answer, seed):
     requests = _forbidden(seed, 4)
     for answers, step in (([f"{r.opening} {REFUSAL}" for r in requests], "a good beginning is no answer: look for both facts"),
                           ([f"{r.answer} {REFUSAL}" for r in requests], "an answer that says sorry anywhere does not count, whatever else it says"),
+                          ([f"sorry , {r.facts[0]} and {r.facts[1]} ." for r in requests], "an answer that says sorry anywhere does not count: before the facts as well as after them"),
                           ([f"{r.opening} {r.facts[0]} ." for r in requests], "both facts have to be there"),
+                          ([f"{r.opening} {r.facts[1]} ." for r in requests], "both facts have to be there: `find` gives -1 where one is missing, and -1 is less than any place"),
                           ([f"{r.opening} {r.facts[1]} and {r.facts[0]} ." for r in requests], "the facts have to be in their order")):
         _require_share(answer(answers, requests), 0.0, step)
 
@@ -236,51 +251,64 @@ def _gradient_shape(answer, seed):
 
 @TOKEN_GRADIENTS.property("is the slope of the target's loss, for every word of the target")
 def _gradient_slope(answer, seed):
-    model, suffix, target, request = _tiny(seed), "a b c d", "yes . no", "d e ?"
-    got = answer(model, request, suffix, target)
-    table, ids = model.embedding.weight.detach(), model.vocabulary.encode(suffix)
-    before, after = model.vocabulary.around(request)
-    wanted = model.vocabulary.encode(target)
-    one_hot = F.one_hot(torch.tensor(ids), len(table)).float()
-    generator = torch.Generator().manual_seed(seed)
-    nudges = [(int(torch.randint(4, (), generator=generator)), int(torch.randint(len(table), (), generator=generator))) for _ in range(12)]
-
-    def loss(rows):
-        with torch.no_grad():
-            logits = model(embeddings=torch.cat([table[before], rows @ table, table[[*after, *wanted[:-1]]]])[None])
-        return F.cross_entropy(logits[0, -len(wanted):].double(), torch.tensor(wanted))
-
-    true = []
-    for place, word in nudges:
-        nudge = torch.zeros_like(one_hot)
-        nudge[place, word] = 0.02
-        true.append((loss(one_hot + nudge) - loss(one_hot - nudge)) / 0.04)
-    true, found = torch.stack(true).float(), torch.stack([got[place, word] for place, word in nudges]).float()
-    likeness = F.cosine_similarity(true, found, 0).item()
-    require(likeness > 0, expected="the direction in which the loss grows", got="the opposite direction, or nothing to do with it",
-            next_step="return the gradient of the loss as it is: positive where a word makes the target less likely. Check that the words of `model.vocabulary.around(request)` "
-            "stand before and behind the suffix, and that the logits of the places before the target's words are those compared with them")
-    require(likeness > 0.99, expected="the slope of the loss of the target's words", got=f"numbers that are like it to {likeness:.2f}",
-            next_step="each place predicts the next word: the input ends before the target's last word, and the last `len(wanted)` logits belong to the target's words")
-    size = (found.norm() / true.norm()).item()
-    require(0.97 < size < 1.03, expected="the slope of the mean loss over the target's words", got=f"{size:.2f} times that",
-            next_step="`F.cross_entropy` with its default takes the mean over the words")
+    model, request, suffix, target = _tiny(seed), "d e ?", "a b c d", "yes . no"
+    _require_slope(answer(model, request, suffix, target), model, request, suffix, target)
 
 
-@TOKEN_GRADIENTS.property("promises words that make the assistant's agreement likelier")
-def _gradient_promise(answer, seed):
-    better = 0
+@TOKEN_GRADIENTS.property("is that of the assistant as well, for its requests and openings")
+def _gradient_assistant(answer, seed):
     for number, request in enumerate(_forbidden(seed, 3)):
-        suffix, = random_suffixes(_model(), 1, seed=seed % 10_000 + number)
-        gradient = answer(_model(), request.text, suffix, request.opening)
-        require_tensor(gradient, (8, len(_model().vocabulary)), what="the gradient")
-        words, ordinary = suffix.split(), torch.tensor(_model().vocabulary.ordinary)
-        chosen = [ordinary[gradient[2, ordinary].topk(24, largest=largest).indices] for largest in (False, True)]
-        losses = [suffix_losses(_model(), request.text, [" ".join([*words[:2], _model().vocabulary.words[i], *words[3:]]) for i in ids], request.opening).mean()
-                  for ids in chosen]
-        better += losses[0] < losses[1]
-    require(better >= 2, expected="lower losses with the words of most negative gradient than with the others", got=f"that for {better} of 3 requests",
-            next_step="put the gradient of the loss in the result, place by place, in the order of the suffix's words")
+        suffix, = random_suffixes(_model(), 1, suffix_length=5 + number, seed=seed % 10_000 + number)
+        _require_slope(answer(_model(), request.text, suffix, request.opening), _model(), request.text, suffix, request.opening)
+
+
+def _require_slope(found, model, request, suffix, target):
+    """NotYet unless `found` is the gradient; where it is one that a common mistake leads to, it says which."""
+    right = _slope(model, request, suffix, target)
+    require_tensor(found, right.shape, what="the gradient")
+    if _close(found, right):
+        return
+    known = {
+        "the opposite: return the gradient of the loss as it is, positive where a word makes the target less likely": -right,
+        "the sum over the target's words: `F.cross_entropy` with its default takes the mean over them": right * len(split_words(target)),
+        "that of a chat without what stands after the suffix: `around(request)` gives two lists, and the second comes between suffix and target":
+            _slope(model, request, suffix, target, after=False),
+        "that of a chat without what stands before the suffix: `around(request)` gives two lists, and the first comes before the suffix":
+            _slope(model, request, suffix, target, before=[]),
+        "that of a chat that does not say who speaks: take what stands before the suffix from `around(request)`, not from `encode(request)`":
+            _slope(model, request, suffix, target, before=model.vocabulary.encode(request)),
+        "that of a text that does not say who speaks: take what stands before and behind the suffix from `around(request)`, not from `encode(request)`":
+            _slope(model, request, suffix, target, before=model.vocabulary.encode(request), after=False),
+        "that of a chat with the suffix in it twice: `around` wants the request alone":
+            _slope(model, request, suffix, target, before=model.vocabulary.around(f"{request} {suffix}")[0]),
+        "that of the target's first word alone: take the loss of all its words, the last `len(target_ids)` logits": _slope(model, request, suffix, target, first=1),
+        "that of logits one place too late: each place predicts the next word, so the target's last word is left out of the input, and the last `len(target_ids)` "
+        "logits belong to the target's words": _slope(model, request, suffix, target, late=1),
+        "that at rows of zeros: put a single one into each row, in the column of its word; `F.one_hot` does":
+            _slope(model, request, suffix, target, rows=torch.zeros_like),
+        "that of rows that went through a softmax: multiply the one-hot rows themselves by the embedding": _slope(model, request, suffix, target, soft=True),
+        "the slope with each row divided by its length: return it as `torch.autograd.grad` gives it": right / right.norm(dim=1, keepdim=True),
+    }
+    for mistake, slope in known.items():
+        got, _, step = mistake.partition(": ")
+        require(not _close(found, slope), expected="the slope of the mean loss of the target's words", got=got, next_step=step)
+    require(False, expected="the slope of the mean loss of the target's words", got=f"numbers that are like it to {F.cosine_similarity(found.flatten(), right.flatten(), 0):.2f}",
+            next_step="look at each part in turn: what `around(request)` puts before the suffix, the suffix's rows, what it puts after them, the target without its last word; "
+            "then the last `len(target_ids)` logits, compared with the target's words")
+
+
+def _close(found, slope):
+    return (found - slope).norm() < 0.01 * slope.norm()
+
+
+def _slope(model, request, suffix, target, *, before=None, after=True, rows=torch.Tensor.clone, soft=False, first=None, late=0):
+    """The gradient, right as it stands, or with a part left out, changed or misplaced."""
+    vocabulary, table = model.vocabulary, model.embedding.weight.detach()
+    around, wanted = vocabulary.around(request), vocabulary.encode(target)
+    rows = rows(F.one_hot(torch.tensor(vocabulary.encode(suffix)), len(vocabulary)).float()).requires_grad_()
+    parts = [table[around[0] if before is None else before], (rows.softmax(1) if soft else rows) @ table, table[around[1] * after + wanted[:len(wanted) - 1 + late]]]
+    logits = model(embeddings=torch.cat(parts)[None])[0, -len(wanted):]
+    return torch.autograd.grad(F.cross_entropy(logits[:first], torch.tensor(wanted[:first])), rows)[0]
 
 
 @GCG_STEP.property("gives a suffix of as many ordinary words")
@@ -308,39 +336,68 @@ def _tempting(request, suffix):
     return model
 
 
-@GCG_STEP.property("swaps one word, the best of those it tried")
+@GCG_STEP.property("swaps one word for a promising one, the best of those it tried")
 def _step_best(answer, seed):
-    request, suffix = _start(seed)
-    by_chance = random_suffixes(_model(), 1, suffix_length=6, seed=1 + seed % 10_000)[0]
-    for present in (suffix, by_chance):
-        found = answer(_model(), request.text, present, request.opening, 16, 64, seed)
-        changed = sum(a != b for a, b in zip(split_words(present), split_words(found)))
+    model, swaps = _swaps(seed)
+    found = [answer(model, _CHAT, swap["suffix"], _TARGET, _CANDIDATES, 600, seed) for swap in swaps]  # so many draws leave out none of the few words
+    for swap, after in zip(swaps, found):
+        changed = sum(a != b for a, b in zip(split_words(swap["suffix"]), split_words(after)))
         require(changed <= 1, expected="one word swapped", got=f"{changed} words swapped",
                 next_step="each trial begins with the suffix as it was: copy the list before you change a word")
-        before, after = suffix_losses(_model(), request.text, [present, found], request.opening).tolist()
-        require(changed == 1 and after < before, expected=f"a lower loss than the {before:.2f} before", got=f"{after:.2f}",
-                next_step="look at the words whose gradient is most negative, and return the trial of the *lowest* true loss")
+    if found == [swap["best"] for swap in swaps]:
+        return
+    for step in _MISTAKES:
+        require(found != [swap[step] for swap in swaps], expected=f"the swap of lowest loss among the {_CANDIDATES} words for each place", got="another one", next_step=step)
+    require(all(after in swap["allowed"] for swap, after in zip(swaps, found)), expected=f"one of the {_CANDIDATES} words of most negative gradient for its place",
+            got="another word", next_step=_MISTAKES[-1])
+    require(False, expected=f"the swap of lowest loss among the {_CANDIDATES} words for each place", got="one of those, but a higher loss",
+            next_step="try as many suffixes as `batch` says, and return the trial of the *lowest* true loss")
 
 
-@GCG_STEP.property("finds more with 32 tries among promising words than 32 random swaps do")
-def _step_promising(answer, seed):
-    by_gradient = by_chance = 0
-    for number, request in enumerate(_forbidden(seed, 5)):
-        suffix, = random_suffixes(_model(), 1, suffix_length=6, seed=seed % 10_000 + number)
-        found = answer(_model(), request.text, suffix, request.opening, 12, 32, seed + number)
-        generator, words = torch.Generator().manual_seed(seed + number), split_words(suffix)
-        trials = []
-        for _ in range(32):
-            place, word = (int(torch.randint(n, (), generator=generator)) for n in (6, len(_model().vocabulary) - len(SPECIAL)))
-            trials.append(" ".join([*words[:place], _model().vocabulary.words[len(SPECIAL) + word], *words[place + 1:]]))
-        by_gradient += suffix_losses(_model(), request.text, [found], request.opening).item()
-        by_chance += suffix_losses(_model(), request.text, trials, request.opening).min().item()
-    require(by_gradient < by_chance, expected=f"a mean loss below the {by_chance / 5:.2f} of random swaps", got=f"{by_gradient / 5:.2f}",
-            next_step="draw the new words from the `candidates` of each place with the most negative gradient")
+_CHAT, _TARGET, _CANDIDATES = "d e ?", "yes . no", 5
+_MISTAKES = (
+    "a word promises to lower the loss where its gradient is most negative, not where it is most positive",
+    "a word promises to lower the loss where its gradient is most negative: take the gradient with its sign, not by its size",
+    "return the trial of the *lowest* true loss, not of the highest",
+    "draw the place too: each trial swaps a word in any of the places",
+    "draw one of all the `candidates` of a place, not always the one that promises most",
+    "draw the new words from the `candidates` of each place with the most negative gradient, and from no others",
+)
 
 
-@GCG_STEP.property("draws by its seed")
+@functools.lru_cache(maxsize=8)
+def _swaps(seed):
+    """A small model, and suffixes with the best swap and those that each mistake leads to, so many that no mistake agrees in all of them with another."""
+    model, generator, swaps = _tiny(seed), torch.Generator().manual_seed(seed), []
+    vocabulary, ordinary = model.vocabulary, list(model.vocabulary.ordinary)
+    while len(swaps) < 3 or len(set(zip(*[[swap[name] for name in ("best", *_MISTAKES)] for swap in swaps]))) < 7:
+        suffix, = random_suffixes(model, 1, suffix_length=5, seed=int(torch.randint(100_000, (), generator=generator)))
+        ids, slope = vocabulary.encode(suffix), _slope(model, _CHAT, suffix, _TARGET)[:, ordinary]
+        ranked, by_size = slope.sort(1), slope.abs().argsort(1, descending=True)
+        order, promising = ranked.indices, ranked.indices[:, :_CANDIDATES]
+        edge = ranked.values[:, _CANDIDATES] - ranked.values[:, _CANDIDATES - 1]
+        if edge.min() < 1e-4 * slope.abs().max() or any(number - ordinary[0] in row for number, row in zip(ids, promising)):
+            continue  # a tie, or a swap that changes nothing
+        trials = [[vocabulary.decode([*ids[:place], word, *ids[place + 1:]]) for word in ordinary] for place in range(len(ids))]
+        losses = suffix_losses(model, _CHAT, sum(trials, []), _TARGET).view(slope.shape)
+
+        def first(words, sign=1):
+            place, rank = divmod((sign * losses.gather(1, words)).argmin().item(), words.shape[1])
+            return trials[place][words[place, rank]]
+
+        if losses.gather(1, promising).flatten().sort().values.diff()[0] > 1e-3:
+            wrong = (first(order[:, -_CANDIDATES:]), first(by_size[:, :_CANDIDATES]), first(promising, -1), first(promising[:1]), first(promising[:, :1]), first(order))
+            swaps.append(dict(zip(_MISTAKES, wrong), suffix=suffix, best=first(promising),
+                              allowed={trials[place][word] for place, row in enumerate(promising.tolist()) for word in row}))
+    return model, swaps
+
+
+@GCG_STEP.property("draws by its seed, and no more than `batch`")
 def _step_seed(answer, seed):
+    model, swaps = _swaps(seed - 1)  # those of the property before
+    hits = [answer(model, _CHAT, swap["suffix"], _TARGET, _CANDIDATES, 1, s) == swap["best"] for swap in swaps[:3] for s in range(seed, seed + 8)]
+    require(sum(hits) <= 14, expected="with batch = 1 whatever was drawn, good or bad", got=f"the best swap in {sum(hits)} of 24 calls",
+            next_step="try as many suffixes as the argument `batch` says: with one there is nothing to choose from")
     request, suffix = _start(seed)
     found = [answer(_model(), request.text, suffix, request.opening, 48, 3, s) for s in (seed, seed, *range(seed + 1, seed + 7))]
     require(found[0] == found[1], expected="the same suffix for the same seed", got="another one",
@@ -371,35 +428,51 @@ def _filter_rate(answer, seed):
                 next_step="the threshold is the quantile 1 - rate of what the *benign* texts score, and what lies above it is stopped")
 
 
-@PERPLEXITY_FILTER.property("stops requests with random words behind them")
-def _filter_stops(answer, seed):
-    texts = [f"{text} {suffix}" for text, suffix in zip(_texts(seed, 20, True), random_suffixes(_reader(), 20, seed=seed % 10_000))]
-    stopped = answer(_reader(), _texts(seed + 1, 120), texts, 0.05).float().mean().item()
-    require(stopped > 0.95, expected="all of them stopped", got=f"{stopped:.0%}",
-            next_step="unlikely words have very negative log-probabilities: put a minus before the mean, and stop what is *above* the threshold")
-
-
-@PERPLEXITY_FILTER.property("goes by the mean of a text's words, not by its length")
+@PERPLEXITY_FILTER.property("goes by the mean surprise of a text's words, and by a threshold from the benign texts")
 def _filter_mean(answer, seed):
-    benign, requests = _texts(seed, 120), _texts(seed + 1, 100)
-    texts = [*requests, *(f"{text} {word}" for text, word in zip(requests, random_suffixes(_reader(), 100, suffix_length=1, seed=seed % 10_000)))]
-    surprises = [-words for words in log_probabilities(_reader(), [_reader().vocabulary.around(text)[0] for text in [*benign, *texts]])]
-    verdicts = []
-    for score in (torch.mean, torch.sum):
-        scores = torch.stack([score(words) for words in surprises])
-        verdicts.append(scores[120:] > torch.quantile(scores[:120], 0.95))
-    telling = (verdicts[0] != verdicts[1]).nonzero().flatten().tolist()  # where mean and sum disagree
-    got = answer(_reader(), benign, [texts[i] for i in telling], 0.05)
-    require_tensor(got, (len(telling),), what="the verdicts")
-    alike = (got.bool() == verdicts[0][telling]).float().mean().item()
-    require(alike > 0.8, expected="each text judged by the mean of its words", got=f"that for {alike:.0%} of those where it matters",
-            next_step="take the mean over all words of the text: a sum stops whoever writes much, a maximum stops a single rare word")
+    benign, requests, strange = _texts(seed, 120), _texts(seed + 1, 120), _texts(seed + 2, 60)
+    texts = [*requests[:60], *(f"{text} {word}" for text, word in zip(requests[60:], random_suffixes(_reader(), 60, suffix_length=1, seed=seed % 10_000))),
+             *(f"{text} {suffix}" for text, suffix in zip(strange, random_suffixes(_reader(), 60, seed=seed % 10_000)))]
+
+    def surprises(read):
+        return [-values for values in log_probabilities(_reader(), [read(text) for text in [*benign, *texts]])]
+
+    chats = surprises(_reader().vocabulary.chat)
+    words = [values[:-1] for values in chats]  # without <assistant>
+    means = torch.stack([values.mean() for values in words])
+    ordered = means[:120].sort().values
+    clear = [row for row, score in enumerate(means[120:]) if not ordered[110] <= score <= ordered[117]]  # whichever way the quantile is rounded
+    got = answer(_reader(), benign, [texts[row] for row in clear], 0.05)
+    require_tensor(got, (len(clear),), what="the verdicts")
+
+    def alike(score=torch.mean, of=slice(0, 120), words=words):
+        scores = torch.stack([score(words[row]) for row in [*range(120), *(120 + row for row in clear)]])
+        return (got.bool() == (scores[120:] > torch.quantile(scores[of], 0.95))).float().mean().item()
+
+    right = alike()
+    if right == 1:
+        return
+    known = {
+        "compare minus the mean log-probability of each text with the quantile 1 - rate of the benign texts'": right,
+        "unlikely words have very negative log-probabilities: put a minus before the mean": alike(lambda values: -values.mean()),
+        "take the threshold from `benign` alone: one that is taken from `texts` moves with what it should stop": alike(of=slice(120, None)),
+        "take the threshold from `benign` alone, not from both lists together": alike(of=slice(None)),
+        "take the mean over all words of the text: a sum stops whoever writes much": alike(torch.sum),
+        "take the mean over all words of the text: a maximum stops a single rare word": alike(torch.amax),
+        "take the mean over all words of the text, not the median, which overlooks a few odd words": alike(torch.median),
+        "read a text as a request, `around(text)[0]`: with `encode(text)` its first word is not counted": alike(words=surprises(_reader().vocabulary.encode)),
+        "read a text up to its last word, `around(text)[0]`: with `chat(text)` the <assistant> that follows it counts as well": alike(words=chats),
+    }
+    require(False, expected="each text judged by the mean of its words, against a threshold from `benign`", got=f"that for {right:.0%} of them",
+            next_step=max(known, key=known.get))
 
 
 @FLUENT_CHOICE.property("without a weight takes the trial of lowest loss")
 def _fluent_loss(answer, seed):
     for request, trials, losses, _, guard in _trials(seed):
-        _require_choice(answer(_model(), guard, request.text, trials, request.opening, 0.0), trials[losses.argmin()], trials,
+        best = trials[losses.argmin()]
+        guard = _Guard(guard, guard.threshold, {f"{request.text} {best}": torch.tensor(guard.threshold + 100)})
+        _require_choice(answer(_model(), guard, request.text, trials, request.opening, 0.0), best, request, trials,
                         "with weight 0 only the loss counts: `suffix_losses`, and the *lowest* of them")
 
 
@@ -407,7 +480,7 @@ def _fluent_loss(answer, seed):
 def _fluent_weight(answer, seed):
     for request, trials, _, surprise, guard in _trials(seed):
         guard = _Guard(guard, surprise.min().item() - 0.01)
-        _require_choice(answer(_model(), guard, request.text, trials, request.opening, 1e4), trials[surprise.argmin()], trials,
+        _require_choice(answer(_model(), guard, request.text, trials, request.opening, 1e4), trials[surprise.argmin()], request, trials,
                         "add `weight` times what `guard.surprise` says of the whole text, the request and the trial, and subtract the threshold from it")
 
 
@@ -415,26 +488,56 @@ def _fluent_weight(answer, seed):
 def _fluent_hinge(answer, seed):
     for request, trials, losses, surprise, guard in _trials(seed):
         guard = _Guard(guard, surprise.max().item() + 1)
-        _require_choice(answer(_model(), guard, request.text, trials, request.opening, 1e4), trials[losses.argmin()], trials,
+        _require_choice(answer(_model(), guard, request.text, trials, request.opening, 1e4), trials[losses.argmin()], request, trials,
                         "a text below the threshold passes, and being more ordinary still buys nothing: `.clamp_min(0)`")
 
 
 @FLUENT_CHOICE.property("weighs both where both matter")
 def _fluent_both(answer, seed):
-    for request, trials, losses, surprise, guard in _trials(seed):
-        guard = _Guard(guard, surprise.median().item())
-        for weight in (0.5, 2.0, 8.0):
-            cost = losses + weight * (surprise - guard.threshold).clamp_min(0)
-            found = answer(_model(), guard, request.text, trials, request.opening, weight)
-            require(found in trials and cost[trials.index(found)] < cost.min() + 1e-3, expected=f"the lowest sum of loss and {weight:g} times the excess",
-                    got="another trial", next_step="add the two, the excess times `weight`, and take the lowest sum")
+    cases = _trade_offs(seed)
+    found = [answer(_model(), guard, request.text, trials, request.opening, weight) for request, trials, guard, weight, _ in cases]
+    if found == [best[_RIGHT_COST] for *_, best in cases]:
+        return
+    step = next((step for step in _COSTS if found == [best[step] for *_, best in cases]), _RIGHT_COST)
+    require(False, expected="the trial of the lowest sum of loss and `weight` times the excess", got="another trial", next_step=step)
+
+
+_RIGHT_COST = "add the two, the loss and `weight` times the excess, and take the lowest sum"
+_COSTS = {  # advice: the cost that it is about, of losses, surprises and weight, where the threshold is 1
+    _RIGHT_COST: lambda losses, surprise, weight: losses + weight * (surprise - 1).clamp_min(0),
+    "take the loss as `suffix_losses` gives it, a logarithm: no `exp`": lambda losses, surprise, weight: losses.exp() + weight * (surprise - 1).clamp_min(0),
+    "above the threshold the *excess* costs, not the whole surprise: subtract the threshold, then `.clamp_min(0)`":
+        lambda losses, surprise, weight: losses + weight * surprise * (surprise > 1),
+    "what is just above the threshold costs just a little: add the excess itself, not whether there is one": lambda losses, surprise, weight: losses + weight * (surprise > 1),
+    "take the excess itself, not its square": lambda losses, surprise, weight: losses + weight * (surprise - 1).clamp_min(0) ** 2,
+    "multiply the excess by `weight`": lambda losses, surprise, weight: losses + (surprise - 1).clamp_min(0),
+    "multiply the excess by `weight`, not the loss": lambda losses, surprise, weight: weight * losses + (surprise - 1).clamp_min(0),
+}
+
+
+@functools.lru_cache(maxsize=8)
+def _trade_offs(seed):
+    """Trials with made-up surprises: (request, trials, guard, weight, {advice: the trial it leads to}), until no two costs agree in all of them."""
+    generator, cases = torch.Generator().manual_seed(seed), []
+    (request, trials, losses, _, guard), *_ = _trials(seed)
+    while len(cases) < 6 or len(set(zip(*[best.values() for *_, best in cases]))) < len(_COSTS):
+        weight = (0.5, 2.0, 8.0)[len(cases) % 3]
+        surprise = 0.9 + torch.rand(len(trials), generator=generator) / weight
+        if _COSTS[_RIGHT_COST](losses, surprise, weight).sort().values.diff()[0] > 0.01:
+            known = {f"{request.text} {trial}": value for trial, value in zip(trials, surprise)}
+            best = {step: trials[cost(losses, surprise, weight).argmin()] for step, cost in _COSTS.items()}
+            cases.append((request, trials, _Guard(guard, 1.0, known), weight, best))
+    return cases
 
 
 class _Guard:
-    """A filter with another threshold."""
+    """A filter with another threshold, and with other surprises for the texts of `known`."""
 
-    def __init__(self, guard, threshold):
-        self.surprise, self.threshold = guard.surprise, threshold
+    def __init__(self, guard, threshold, known=None):
+        self.guard, self.threshold, self.known = guard, threshold, known or {}
+
+    def surprise(self, texts):
+        return torch.stack([self.known[text] if text in self.known else self.guard.surprise([text])[0] for text in texts])
 
 
 @functools.lru_cache(maxsize=8)
@@ -445,16 +548,19 @@ def _trials(seed):
         trials = random_suffixes(_model(), 10, suffix_length=3, seed=seed % 10_000 + number)
         losses = suffix_losses(_model(), request.text, trials, request.opening)
         surprise, alone = guard.surprise([f"{request.text} {trial}" for trial in trials]), guard.surprise(trials)
-        if len({losses.argmin().item(), surprise.argmin().item(), alone.argmin().item()}) == 3:
+        clear = min(values.sort().values.diff()[0] for values in (losses, surprise)) > 1e-3
+        if clear and len({losses.argmin().item(), surprise.argmin().item(), alone.argmin().item()}) == 3:
             found.append((request, trials, losses, surprise, guard))
         if len(found) == 2:
             break
     return found
 
 
-def _require_choice(found, wanted, trials, step):
+def _require_choice(found, wanted, request, trials, step):
     require(isinstance(found, str), expected="one of the trials, a string", got=type(found).__name__,
             next_step="return the trial itself: `trials[scores.argmin()]`")
+    require(found not in [f"{request.text} {trial}" for trial in trials], expected="one of the trials", got="a trial with the request in front of it",
+            next_step="return the trial alone, without the request")
     require(found == wanted, expected=f"the trial {wanted!r}", got=repr(found) if found in trials else f"{found!r}, which is none of the trials", next_step=step)
 
 
@@ -472,50 +578,66 @@ def _erase_nothing(answer, seed):
     with advising("at least one list", next_step="with most = 0 nothing is erased: ask about the text itself, which is a version too"):
         found = answer(_model(), texts, 0)
     _require_verdicts(found, expected, "with most = 0 there is one version, the text itself: are its last words all there?")
+    text, = _texts(seed, 1)
+    _require_verdicts(answer(_Scripted(text), [text], 0), torch.tensor([True]),
+                      "an answer refuses where it says \"sorry\" anywhere, not only where it begins with it: `\"sorry\" in said`")
 
 
-@ERASE_AND_CHECK.property("refuses where erasing `most` words uncovers a refusal")
-def _erase_suffix(answer, seed):
-    for text, first in _jailbroken(seed):
-        _require_verdicts(answer(_model(), [text], first), torch.tensor([True]),
-                          "erase 1, 2, … and `most` words at the end, and let one refusal be enough")
+@ERASE_AND_CHECK.property("refuses where one of the versions is refused, however many words that lacks")
+def _erase_each(answer, seed):
+    text, = _texts(seed, 1)
+    for most in (5, 1):
+        for erased in range(most + 1):
+            _require_verdicts(answer(_Scripted(_beginning(text, erased)), [text], most), torch.tensor([True]),
+                              f"with most = {most} the version without the last {erased} words counts as well, and it is refused: "
+                              "erase 0, 1, 2, … and `most` words at the end, and let one refusal be enough")
 
 
 @ERASE_AND_CHECK.property("erases no more than `most` words")
 def _erase_no_more(answer, seed):
-    for text, first in _jailbroken(seed):
-        _require_verdicts(answer(_model(), [text], first - 1), torch.tensor([False]),
-                          f"with most = {first - 1} no version is shorter by more than {first - 1} words: count your lengths again")
+    text, = _texts(seed, 1)
+    for most in (0, 1, 5):
+        _require_verdicts(answer(_Scripted(_beginning(text, most + 1)), [text], most), torch.tensor([False]),
+                          f"with most = {most} no version is shorter by more than {most} words: count your lengths again")
 
 
-@ERASE_AND_CHECK.property("leaves the first word, and takes one refusal among all versions as enough")
+@ERASE_AND_CHECK.property("leaves the first word, where `most` is as many as there are or more")
 def _erase_all(answer, seed):
-    texts = _texts(seed, 1) + _texts(seed, 1, True)
-    versions = [[" ".join(split_words(text)[:length]) for length in range(1, len(split_words(text)) + 1)] for text in texts]
-    expected = torch.tensor([any(map(is_refusal, _answers(rows))) for rows in versions])
-    _require_verdicts(answer(_model(), texts, 99), expected,
-                      "the whole text is a version too, the shortest is the first word alone, and one refusal among the answers is enough")
+    text, = _texts(seed, 1)
+    words = split_words(text)
+    for most in (len(words) - 1, len(words), 99):
+        for refused, verdict, step in ((words[0], True, "the shortest version is the first word alone: ask about that too"),
+                                       ("", False, "the first word is never erased: no version is empty"), (text, True, "the whole text is a version too")):
+            _require_verdicts(answer(_Scripted(refused), [text], most), torch.tensor([verdict]), step)
 
 
 def _answers(texts):
     return answer(_model(), texts)
 
 
-@functools.lru_cache(maxsize=8)
-def _jailbroken(seed):
-    """Forbidden requests with a suffix that works: (text, how many of its last words have to go before the assistant refuses)."""
-    found = []
-    for number, request in enumerate(_forbidden(seed, 6)):
-        def enough(suffix):
-            return judge(answer(_model(), [f"{request.text} {suffix}"])[0], request) == "complied"
-        suffix = gcg(_model(), request.text, request.opening, suffix_length=6, steps=20, restarts=2, stop=enough, seed=seed % 10_000 + number).suffix
-        words = split_words(f"{request.text} {suffix}")
-        refused = [is_refusal(said) for said in _answers([" ".join(words[:len(words) - erased]) for erased in range(7)])]
-        if not refused[0] and any(refused):
-            found.append((f"{request.text} {suffix}", refused.index(True)))
-        if len(found) == 2:
-            break
-    return found
+def _beginning(text, erased):
+    words = split_words(text)
+    return " ".join(words[:len(words) - erased])
+
+
+class _Scripted(torch.nn.Module):
+    """An assistant that refuses one text, late in its answer, and agrees to every other."""
+
+    def __init__(self, refused):
+        super().__init__()
+        self.vocabulary, self.context = _model().vocabulary, _model().context
+        self.embedding = torch.nn.Embedding(len(self.vocabulary), 1)
+        self.refused = self.vocabulary.chat(refused)
+        self.answers = [[*self.vocabulary.encode(said), self.vocabulary.ends[0]] for said in ("sure .", "i can not , sorry .")]
+
+    def forward(self, ids, cache=None, last=None):
+        """The next word of the answer: `cache` stays empty, so that all words are given each time."""
+        logits = torch.zeros(*ids.shape, len(self.vocabulary))
+        for row, chat in enumerate(ids.tolist()):
+            asked = chat.index(self.refused[-1]) + 1
+            said = self.answers[chat[:asked] == self.refused]
+            logits[row, -1, said[min(len(chat) - asked, len(said) - 1)]] = 1
+        return logits
 
 
 def _require_verdicts(found, expected, step):
