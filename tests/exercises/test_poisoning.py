@@ -32,12 +32,21 @@ def flip_variant(*, draw="other", rows="random", own_generator=True, once=False,
         step = torch.randint(1, classes, (1 if once else count,), generator=generator)
         if draw == "any":
             flipped[chosen] = torch.randint(0, classes, (count,), generator=generator)
+        elif draw == "again":
+            drawn = torch.randint(0, classes, (count,), generator=generator)
+            flipped[chosen] = torch.where(drawn == y[chosen], (drawn + 1) % classes, drawn)
         elif draw == "next":
             flipped[chosen] = (y[chosen] + 1) % classes
         else:
             flipped[chosen] = (y[chosen] + step) % classes if wrap else y[chosen] + step
         return flipped
     return flip_labels
+
+
+def flip_by_chance(y, rate, classes, seed=0):
+    generator = _generator(seed)
+    step = torch.randint(1, classes, y.shape, generator=generator)
+    return torch.where(torch.rand(len(y), generator=generator) < rate, (y + step) % classes, y)
 
 
 def flip_in_place(y, rate, classes, seed=0):
@@ -58,15 +67,18 @@ def poison_by_mask(x, y, patch, rate, target, seed=0):
     return torch.where(chosen[:, None, None, None], x * (1 - mask) + full * mask, x), torch.where(chosen, target, y), rows
 
 
-def poison_variant(*, others=True, share_of="all", margin=2, square=False, relabel=True, mask=False, first=False, channels=slice(None)):
+def poison_variant(*, others=True, share_of="all", margin=2, square=False, relabel=True, mask=False, first=False, channels=slice(None), places=False, added=None):
     def poison(x, y, patch, rate, target, seed=0):
         order = torch.arange(len(x)) if first else torch.randperm(len(x), generator=_generator(seed))
         order = order[y[order] != target] if others else order
+        order = torch.randperm(len(order), generator=_generator(seed)) if places else order
         rows = order[:round(rate * (len(x) if share_of == "all" else len(order)))]
         h, w = patch.shape[1:]
         w = h if square else w
         x_bad, y_bad, below, right = x.clone(), y.clone(), x.shape[2] - margin, x.shape[3] - margin
-        x_bad[rows, channels, below - h:below, right - w:right] = patch[channels, :, :w] if w <= patch.shape[2] else patch.repeat(1, 1, 2)[channels, :, :w]
+        window = (rows, channels, slice(below - h, below), slice(right - w, right))
+        laid = patch[channels, :, :w] if w <= patch.shape[2] else patch.repeat(1, 1, 2)[channels, :, :w]
+        x_bad[window] = added(x_bad[window] + laid) if added else laid
         if relabel:
             y_bad[rows] = target
         chosen = torch.zeros(len(x), dtype=torch.bool).index_fill(0, rows, True)
@@ -111,10 +123,25 @@ def rate_variant(*, others=True, stamped=True, hit="target", by_read=False, tota
     return attack_success_rate
 
 
+def rate_over_all(model, stamp, x, y, target):
+    return ((predict(model, stamp(x)).argmax(1) == target) & (y != target)).float().mean().item()
+
+
+def rate_by(share):
+    def attack_success_rate(model, stamp, x, y, target):
+        others = x[y != target]
+        return share(predict(model, stamp(others)), predict(model, others), target).item()
+    return attack_success_rate
+
+
 def rate_as_tensor(model, stamp, x, y, target):
     with torch.no_grad():
         hit = model(stamp(x)).argmax(1) == target
     return hit[y != target].double().mean()
+
+
+def rate_left_out_afterwards(model, stamp, x, y, target):
+    return rate_as_tensor(model, stamp, x, y, target).item()
 
 
 # ---- the fence
@@ -130,21 +157,44 @@ def fence_by_hand(x, y, baseline, classifier):
     return content.hexdigest(), torch.tensor(kept), not np.mean(scores) < baseline - 0.05
 
 
-def fence_variant(*, labels_hashed=True, kind="text", contamination=0.05, state=42, keep=1, cross_on="kept", folds=5, tolerance=0.05, returns="all"):
+def fence_variant(*, labels_hashed=True, kind="text", contamination=0.05, state=42, keep=1, cross_on="kept", folds=5, tolerance=0.05, returns="all", see=lambda x, y: x, mean=np.mean, part=1.0):
     def fence(x, y, baseline, classifier):
         content = hashlib.sha256(x.numpy().tobytes() + (y.numpy().tobytes() if labels_hashed else b""))
         digest = content.hexdigest() if kind == "text" else content.digest()
         table, labels = x.flatten(1).numpy(), y.numpy()
-        kept = IsolationForest(contamination=contamination, random_state=state).fit_predict(table) == keep
+        kept = IsolationForest(contamination=contamination, random_state=state).fit_predict(see(table, labels)) == keep
         used = kept if cross_on == "kept" else np.ones_like(kept)
         scores = cross_val_score(classifier, table[used], labels[used], cv=folds)
-        passed = bool(scores.mean() >= baseline - tolerance)
+        passed = bool(mean(scores) >= part * baseline - tolerance)
         return (digest, torch.from_numpy(kept), passed) if returns == "all" else passed if returns == "passed" else (digest, torch.from_numpy(kept), scores.mean())
     return fence
 
 
+def fence_with(chosen):
+    """The fence with `chosen(table, labels)` as what it keeps."""
+    def fence(x, y, baseline, classifier):
+        content, table, labels = x.numpy().tobytes() + y.numpy().tobytes(), x.flatten(1).numpy(), y.numpy()
+        kept = chosen(table, labels)
+        scores = cross_val_score(classifier, table[kept], labels[kept], cv=5)
+        return hashlib.sha256(content).hexdigest(), torch.from_numpy(kept), bool(scores.mean() >= baseline - 0.05)
+    return fence
+
+
+def keep_by_class(table, labels):
+    kept = np.zeros(len(table), dtype=bool)
+    for label in np.unique(labels):
+        rows = labels == label
+        kept[rows] = IsolationForest(contamination=0.05, random_state=42).fit_predict(table[rows]) == 1
+    return kept
+
+
+def keep_the_normal(table, labels):
+    scores = IsolationForest(random_state=42).fit(table.astype(np.float64)).score_samples(table.astype(np.float64))
+    return scores >= np.quantile(scores, 0.05)
+
+
 def fence_shuffled(x, y, baseline, classifier):
-    return fence_variant(state=None, folds=StratifiedKFold(5, shuffle=True, random_state=1))(x, y, baseline, classifier)
+    return fence_variant(folds=StratifiedKFold(5, shuffle=True, random_state=1))(x, y, baseline, classifier)
 
 
 def fence_in_numpy(x, y, baseline, classifier):
@@ -177,6 +227,11 @@ def spectral_variant(*, centre="class", by_class=True, power=2, direction=0, lef
     return spectral_scores
 
 
+def spectral_joined(features, y):
+    parts = [features[y == label] - features[y == label].mean(0) for label in y.unique()]
+    return torch.cat([(part @ torch.linalg.svd(part, full_matrices=False).Vh[0]) ** 2 for part in parts])
+
+
 # ---- blend with covers
 
 def blend_with_lerp(x, y, pattern, alpha, poisons, covers, target, seed=0):
@@ -189,15 +244,16 @@ def blend_with_lerp(x, y, pattern, alpha, poisons, covers, target, seed=0):
     return x_bad, y_bad.index_fill(0, bad, target), bad, cover
 
 
-def blend_variant(*, swapped=False, covers_blended=True, covers_relabelled=False, others=True, overlap=False, added=False, first=False):
+def blend_variant(*, swapped=False, covers_blended=True, covers_relabelled=False, others=True, overlap=False, added=None, first=False, places=False):
     def blend_with_covers(x, y, pattern, alpha, poisons, covers, target, seed=0):
         order = torch.arange(len(x)) if first else torch.randperm(len(x), generator=_generator(seed))
         order = order[y[order] != target] if others else order
+        order = torch.randperm(len(order), generator=_generator(seed)) if places else order
         bad, cover = order[:poisons], order[:covers] if overlap else order[poisons:poisons + covers]
         touched = torch.cat([bad, cover]) if covers_blended else bad
         x_bad, y_bad = x.clone(), y.clone()
         share = 1 - alpha if swapped else alpha
-        x_bad[touched] = (x[touched] + alpha * pattern).clamp(0, 1) if added else (1 - share) * x[touched] + share * pattern
+        x_bad[touched] = added(x[touched] + alpha * pattern) if added else (1 - share) * x[touched] + share * pattern
         y_bad[torch.cat([bad, cover]) if covers_relabelled else bad] = target
         return x_bad, y_bad, bad, cover
     return blend_with_covers
@@ -207,9 +263,10 @@ RIGHT = [
     (FLIP_LABELS, "label by label, with numpy", flip_in_a_loop),
     (POISON, "a mask over whole pictures", poison_by_mask),
     (ATTACK_SUCCESS_RATE, "picture by picture", rate_in_a_loop),
-    (ATTACK_SUCCESS_RATE, "everything stamped, the target's own left out afterwards", rate_as_tensor),
+    (ATTACK_SUCCESS_RATE, "everything stamped, the target's own left out afterwards", rate_left_out_afterwards),
     (FENCE, "hash in two parts, folds by hand", fence_by_hand),
-    (FENCE, "shuffled folds, a forest of another seed", fence_shuffled),
+    (FENCE, "shuffled folds", fence_shuffled),
+    (FENCE, "a quantile of the forest's scores, in double precision", fence_with(keep_the_normal)),
     (SPECTRAL_SCORES, "the covariance's eigenvector, in double precision", spectral_by_covariance),
     (BLEND_WITH_COVERS, "lerp, picture by picture", blend_with_lerp),
 ]
@@ -217,6 +274,8 @@ RIGHT = [
 WRONG = [
     (FLIP_LABELS, "any class, the old one too", flip_variant(draw="any"), "the share of labels", "leave the old class out"),
     (FLIP_LABELS, "always the next class", flip_variant(draw="next"), "any other class", "draw for each label on its own"),
+    (FLIP_LABELS, "the next class where the old one is hit", flip_variant(draw="again"), "any other class", "how far to go"),
+    (FLIP_LABELS, "each label by chance", flip_by_chance, "the share of labels", "round(rate * len(y))"),
     (FLIP_LABELS, "one step for all", flip_variant(once=True), "any other class", "draw for each label on its own"),
     (FLIP_LABELS, "beyond the last class", flip_variant(wrap=False), "0 to classes - 1", "% classes"),
     (FLIP_LABELS, "the first ones", flip_variant(rows="first"), "from all over the set", "randperm"),
@@ -230,11 +289,20 @@ WRONG = [
     (POISON, "the label forgotten", poison_variant(relabel=False), "the target's label", "y_bad[rows] = target"),
     (POISON, "a mask for rows", poison_variant(mask=True), "the share that rate says", "nonzero"),
     (POISON, "the first ones", poison_variant(first=True), "by its seed", "draw the rows at random"),
+    (POISON, "places in the list for rows", poison_variant(places=True), "among the images of other classes", "others[numbers]"),
+    (POISON, "the patch added", poison_variant(added=torch.clone), "the share that rate says", "do not add it"),
+    (POISON, "the patch added and clipped", poison_variant(added=lambda x: x.clamp(0, 1)), "two pixels from the corner", "replaces what was there"),
     (POISON, "the patch on all", poison_everything, "two pixels from the corner", "nothing else"),
     (POISON, "the patch in a copy", poison_a_copy, "two pixels from the corner", "one pair of brackets"),
     (POISON, "a list for rows", poison_listed, "the share that rate says", "torch.as_tensor(rows)"),
     (ATTACK_SUCCESS_RATE, "the target's own counted", rate_variant(others=False), "own pictures out", "y != target"),
-    (ATTACK_SUCCESS_RATE, "not stamped", rate_variant(stamped=False), "always works", "count neither for nor against"),
+    (ATTACK_SUCCESS_RATE, "not stamped", rate_variant(stamped=False), "always works", "stamp(x)"),
+    (ATTACK_SUCCESS_RATE, "a tensor", rate_as_tensor, "a plain number", ".item()"),
+    (ATTACK_SUCCESS_RATE, "divided by all", rate_over_all, "always works", "the number of the others"),
+    (ATTACK_SUCCESS_RATE, "argmax over the pictures", rate_by(lambda after, before, target: (after.argmax(0) == target).float().mean()), "", "argmax(dim=1) == target"),
+    (ATTACK_SUCCESS_RATE, "the mean probability", rate_by(lambda after, before, target: after.softmax(1)[:, target].mean()), "always works", "argmax(dim=1) == target"),
+    (ATTACK_SUCCESS_RATE, "less what was read so before", rate_by(lambda after, before, target: sum(sign * (read.argmax(1) == target).float().mean()
+                                                                                                for sign, read in ((1, after), (-1, before)))), "always works", "nothing to subtract"),
     (ATTACK_SUCCESS_RATE, "any wrong answer", rate_variant(hit="wrong"), "", ""),
     (ATTACK_SUCCESS_RATE, "left out by what is read", rate_variant(by_read=True), "once stamped", "whatever they were read as before"),
     (ATTACK_SUCCESS_RATE, "a sum", rate_variant(total=True), "always works", "take a mean, not a sum"),
@@ -242,24 +310,35 @@ WRONG = [
     (FENCE, "bytes, not text", fence_variant(kind="bytes"), "SHA-256", "hexdigest"),
     (FENCE, "the outliers kept", fence_variant(keep=-1), "IsolationForest", "-1 for an outlier"),
     (FENCE, "another contamination", fence_variant(contamination=0.3), "IsolationForest", "contamination=0.05"),
+    (FENCE, "twice the share", fence_variant(contamination=0.1), "IsolationForest", "contamination=0.05"),
+    (FENCE, "nothing dropped", fence_with(lambda table, labels: np.ones(len(table), dtype=bool)), "IsolationForest", "contamination=0.05"),
+    (FENCE, "the last twentieth dropped", fence_with(lambda table, labels: np.arange(len(table)) < 0.95 * len(table)), "IsolationForest", "x.flatten(1)"),
+    (FENCE, "a forest for each class", fence_with(keep_by_class), "IsolationForest", "once"),
+    (FENCE, "a forest that sees the labels", fence_variant(see=lambda table, labels: np.c_[table, labels]), "IsolationForest", "nothing but its pixels"),
+    (FENCE, "another random state", fence_variant(state=0), "IsolationForest", "random_state=42"),
     (FENCE, "everything cross-validated", fence_variant(cross_on="all"), "on what was kept", "table[kept]"),
     (FENCE, "an array, not a tensor", fence_in_numpy, "IsolationForest", "torch.from_numpy"),
     (FENCE, "three folds", fence_variant(folds=3), "five times", "cv=5"),
     (FENCE, "no tolerance", fence_variant(tolerance=0.0), "baseline - 0.05", "more is welcome"),
+    (FENCE, "the median", fence_variant(mean=np.median), "baseline - 0.05", "not their median"),
+    (FENCE, "five per cent of the baseline", fence_variant(part=0.95, tolerance=0.0), "baseline - 0.05", "in points"),
     (FENCE, "the mean, not the verdict", fence_variant(returns="mean"), "baseline - 0.05", "return the comparison itself"),
     (FENCE, "the verdict alone", fence_variant(returns="passed"), "", "return digest, kept, passed"),
     (SPECTRAL_SCORES, "not centred", spectral_variant(centre="none"), "lie apart", "subtract the mean of the class"),
     (SPECTRAL_SCORES, "centred on all", spectral_variant(centre="all"), "lie apart", "not that of all images"),
     (SPECTRAL_SCORES, "all classes at once", spectral_variant(by_class=False), "lie apart", "each class by itself"),
+    (SPECTRAL_SCORES, "class after class", spectral_joined, "lie apart", "scores[rows] ="),
     (SPECTRAL_SCORES, "not squared", spectral_variant(power=1), "not negative", "square the projection"),
     (SPECTRAL_SCORES, "the second direction", spectral_variant(direction=1), "lie apart", "each class by itself"),
     (SPECTRAL_SCORES, "the left singular vector", spectral_variant(left=True), "squared projection", "*right* singular vector"),
     (SPECTRAL_SCORES, "the whole distance", spectral_variant(norm=True), "squared projection", "Vh[0]"),
     (BLEND_WITH_COVERS, "alpha for the picture", blend_variant(swapped=True), "by alpha", "the share of the pattern"),
-    (BLEND_WITH_COVERS, "added, not mixed", blend_variant(added=True), "by alpha", "(1 - alpha) * x[rows]"),
+    (BLEND_WITH_COVERS, "added, not mixed", blend_variant(added=torch.clone), "among the other classes", "only `1 - alpha` of itself"),
+    (BLEND_WITH_COVERS, "added and clipped", blend_variant(added=lambda x: x.clamp(0, 1)), "by alpha", "(1 - alpha) * x[rows]"),
     (BLEND_WITH_COVERS, "covers without the pattern", blend_variant(covers_blended=False), "by alpha", "on poisons and covers alike"),
     (BLEND_WITH_COVERS, "covers relabelled", blend_variant(covers_relabelled=True), "the label of the poisons", "Keep its label"),
     (BLEND_WITH_COVERS, "an image as both", blend_variant(overlap=True), "no image as both", "draw once, then split"),
     (BLEND_WITH_COVERS, "the target's own too", blend_variant(others=False), "among the other classes", "y != target"),
+    (BLEND_WITH_COVERS, "places in the list for rows", blend_variant(places=True), "among the other classes", "others[numbers]"),
     (BLEND_WITH_COVERS, "the first ones", blend_variant(first=True), "by its seed", "draw the rows at random"),
 ]
