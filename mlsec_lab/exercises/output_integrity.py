@@ -458,9 +458,9 @@ def _message_bound(answer, seed):
     request, said = _request(chance), _answer(chance)
     first = _message(answer, request, said)
     for change, what in (({"images": chance.randbytes(24).hex()}, "other images"), ({"nonce": chance.randbytes(16).hex()}, "another nonce"),
-                         ({"dtype": "float32"}, "another dtype")):
+                         ({"dtype": "float32"}, "another dtype"), ({"shape": [1, 3, 24, 24]}, "another shape"), ({"temperature": 2}, "one more name")):
         require(_message(answer, request | change, said) != first, expected=f"other bytes for a request with {what}", got="the same",
-                next_step="put the request into the message, too: an answer belongs to one question")
+                next_step="put the request into the message, too, all of it: an answer belongs to one question")
     require(_message(answer, request, said, "100.001") != first, expected="other bytes for another time", got="the same",
             next_step="put the time into the message: a header that is not signed is whatever somebody writes into it")
 
@@ -523,8 +523,9 @@ def _check_changed(answer, seed):
     wrong = headers["X-Signature"][::-1]
     for exchange, what in (((request, headers, tamper(said, CLASSES)), "an answer that was changed"),
                            ((request, headers | {"X-Time": "99.000"}, said), "a time that was changed"),
+                           ((request, headers | {"X-Time": "soon"}, said), "a time that is no number"),
                            ((request, headers | {"X-Signature": wrong}, said), "a signature that was changed")):
-        _refuses(answer, exchange, verify, what, "`if not verify(message(request, answer, time), signature):` and raise")
+        _refuses(answer, exchange, verify, what, "`if not verify(message(request, answer, time), signature):` and raise, before anything else is made of what was sent")
 
 
 @CHECK_ANSWER.property("refuses the answer to another question, and to the same one with another nonce")

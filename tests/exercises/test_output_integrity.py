@@ -196,6 +196,12 @@ def nonce_alone(request, answer, time):
     return canonical({"answer": read_json(answer), "nonce": read_json(request)["nonce"], "time": time})
 
 
+def three_names(request, answer, time):
+    asked = json.loads(request)
+    parts = [read_json(answer), asked["images"], asked["nonce"], asked["dtype"], time]
+    return json.dumps(parts, sort_keys=True, allow_nan=False).encode()
+
+
 def glued(request, answer, time):
     asked = read_json(request)
     nonce = asked.pop("nonce")
@@ -258,15 +264,23 @@ def only_the_past(request, headers, answer, message, verify, now, tolerance):
     return content
 
 
+def clock_first(request, headers, answer, message, verify, now, tolerance):
+    if "X-Time" not in headers or abs(now - float(headers["X-Time"])) > tolerance:
+        raise IntegrityError("no time, or another")
+    return one_try_around_it(request, headers, answer, message, verify, now, tolerance)
+
+
 def no_clock(request, headers, answer, message, verify, now, tolerance):
     return reference.check_answer(request, headers, answer, message, verify, now, 1e9)
 
 
 def lets_errors_out(request, headers, answer, message, verify, now, tolerance):
-    if headers.get("X-Time") is None or headers.get("X-Signature") is None or abs(now - float(headers["X-Time"])) > tolerance:
-        raise IntegrityError("no")
+    if headers.get("X-Time") is None or headers.get("X-Signature") is None:
+        raise IntegrityError("unsigned")
     if not verify(message(request, answer, headers["X-Time"]), headers["X-Signature"]):
-        raise IntegrityError("no")
+        raise IntegrityError("changed")
+    if abs(now - float(headers["X-Time"])) > tolerance:
+        raise IntegrityError("at another time")
     return json.loads(answer)
 
 
@@ -316,6 +330,7 @@ WRONG = [
     (SIGNED_MESSAGE, "bytes within JSON", lambda request, answer, time: json.dumps([request, answer, time]).encode(), "however it is written", "`read_json` first"),
     (SIGNED_MESSAGE, "no request", without_the_request, "with the question", "put the request into the message"),
     (SIGNED_MESSAGE, "only the nonce", nonce_alone, "with the question", "put the request into the message"),
+    (SIGNED_MESSAGE, "three names of the request", three_names, "with the question", "all of it"),
     (SIGNED_MESSAGE, "no time", without_the_time, "with the question", "put the time into the message"),
     (SIGNED_MESSAGE, "glued", glued, "keeps its parts apart", "under names"),
     (SIGNED_MESSAGE, "reads what is read in two ways", lenient, "in two ways", "read_json"),
@@ -326,6 +341,7 @@ WRONG = [
     (CHECK_ANSWER, "compares signatures by hand", compares_by_hand, "the content of a genuine answer", "leave comparing to it"),
     (CHECK_ANSWER, "verifies nothing", forgets_verify, "a changed answer", "if not verify"),
     (CHECK_ANSWER, "looks at the past alone", only_the_past, "in both directions", "`abs`"),
+    (CHECK_ANSWER, "reads the clock before it verifies", clock_first, "a changed time", "before anything else"),
     (CHECK_ANSWER, "looks at no clock", no_clock, "in both directions", "a clock may be off"),
     (CHECK_ANSWER, "a ValueError gets out", lets_errors_out, "does not want to read", "raise IntegrityError"),
     (CHECK_ANSWER, "returns True", says_true, "the content of a genuine answer", "json.loads(answer)"),

@@ -264,6 +264,13 @@ def pinned_by_beginning(fetch, revision, sha256):
     return load(data)
 
 
+def pinned_within(fetch, revision, sha256):
+    data = fetch(revision)
+    if hashlib.sha256(data).hexdigest() not in sha256:
+        raise ValueError("this is not the file")
+    return load(data)
+
+
 def pinned_by_bytes(fetch, revision, sha256):
     data = fetch(revision)
     if hashlib.sha256(data).digest() != sha256:
@@ -313,6 +320,7 @@ WRONG = [
     (LOAD_PINNED, "the guide's order: load, then check", pinned_too_late, "differs", "before `load`"),
     (LOAD_PINNED, "hashes one download and loads another", pinned_asking_twice, "loads what it checked", "call `fetch` once"),
     (LOAD_PINNED, "compares bytes with text", pinned_by_bytes, "from the revision that was pinned", "hexdigest"),
-    (LOAD_PINNED, "compares beginnings", pinned_by_beginning, "abbreviated hash", "compare all 64 digits"),
+    (LOAD_PINNED, "compares beginnings", pinned_by_beginning, "abbreviated hash", "whole texts of 64 digits"),
+    (LOAD_PINNED, "looks for the hash within the text", pinned_within, "abbreviated hash", "whole texts of 64 digits"),
     (LOAD_PINNED, "asks for main", pinned_to_main, "from the revision that was pinned", "hand the argument `revision` on"),
 ]
