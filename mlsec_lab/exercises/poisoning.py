@@ -10,8 +10,8 @@ from mlsec_lab.victims import predict, signs
 
 
 def flip_labels(y, rate, classes, seed=0):
-    """A copy of y in which exactly round(rate * N) labels are wrong: each of these became
-    another class, any of the others alike.
+    """A copy of y in which exactly round(rate * N) labels are wrong: each of them
+    became another class, any of the others alike.
 
     y: int64 [N], from 0 to classes - 1.  rate: in [0, 1].
     seed: decides which labels are flipped, and to what.
@@ -578,7 +578,7 @@ def _pattern(seed):
 def _blend_rows(answer, seed):
     x, y = _signs(seed)
     target = seed % 12
-    for poisons, covers in ((12, 20), (10, 0), (5, 40)):
+    for poisons, covers in ((12, 20), (10, 0), (5, 80)):
         _, _, first, second = _mixed(answer, x, y, seed, pattern=_pattern(seed), poisons=poisons, covers=covers, target=target)
         rows = torch.cat([first, second])
         require(len(rows.unique()) == len(rows), expected="no image among both", got=f"{len(rows) - len(rows.unique())} that are both", next_step="draw once, then split")
