@@ -396,7 +396,7 @@ in_pixels = {"GC on features": unsure} | in_pixels
 show(
     bars(
         in_pixels,
-        xlabel="accuracy lost at 3 %; grey: features, red: not storable, blue: storable",
+        xlabel="accuracy lost, 3 %; grey: features, red: not storable, blue: storable",
         colours=["#5f6770"] + ["#a6002c"] * 1 + ["#0072b2"] * 4,
     ),
     "Accuracy lost: " + ", ".join(f"{k} {v:.0%}" for k, v in in_pixels.items()) + ".",
@@ -407,7 +407,7 @@ rows_shown = {"real": start, "unclipped, then stored": stored} | valid
 shown = torch.cat([part[:3] for part in rows_shown.values()])
 show(
     pictures(shown, [name for name in rows_shown for _ in range(3)], columns=3),
-    "Five rows of three pictures: real ones; unclipped GC once it is stored, noise; the "
+    "Five rows of three pictures: real ones; unclipped GC once stored, noise; the "
     "decoder's, garish blobs; feature matching's and clipped GC's, coloured scribble.",
 )
 
@@ -690,7 +690,7 @@ def compute(eps_percent, share_percent, attacker):
     target, limit = task.target, None
     if attacker == "knows the screening":
         target = task.nearer
-        reach = min(0.9, 2 * share)  # well within: twice what is dropped lies further out
+        reach = min(0.9, 2 * share)  # well within what the screening keeps
         limit = attacks.stay_close(task.features, task.y, share=reach)
     poison = attacks.gradient_cancelling(
         target, task.features, task.y, begin, labels, steps=30, lr=4.0, limit=limit

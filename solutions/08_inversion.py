@@ -301,6 +301,7 @@ def score(c):
     return log_odds(remote(faces.pictures(c)), person) - 0.05 * c.square().sum(1)
 
 
+# %%
 first = 0.7 * strangers[log_odds(answers, person).topk(8).indices].mean(0)
 stages = [search(score, first, n, 30, 8, 0.5, seed=SEED) for n in (0, 3, 10)]
 found_faces = faces.pictures(torch.stack(stages))
@@ -584,7 +585,7 @@ bases = {k: inversion.eigenfaces(street.x, k, seed=SEED) for k in (10, 30, 60)}
 
 
 class Answers(torch.nn.Module):
-    """A service that has answered about the strangers before; digits: of its answers."""
+    """A service that was asked about the strangers before; digits: of its answers."""
 
     def __init__(self, ask, digits=None):
         super().__init__()

@@ -221,6 +221,7 @@ others = diary(600, seed=SEED + 500) + dull_days(40, seed=SEED + 500)
 reference = learnt(others, seed=SEED + 50)
 
 
+# %%
 def marked(ranked):
     hits = dict(zip(samples, secret))
     return [(text, hits[text]) for text in ranked]

@@ -106,7 +106,7 @@ def test_lesson_04_sets_poison_against_screening(explored):
     clean, unpoisoned, _, caught, cost = compute(0, 30, ignorant)
     assert abs(clean - unpoisoned) < 0.02 and caught != caught and cost > 0.25  # nothing to catch, and it costs clean rows
     _, poisoned, screened, caught, _ = compute(3, 8, ignorant)
-    assert poisoned < clean - 0.2 and screened > poisoned + 0.2 and caught > 0.9
+    assert poisoned < clean - 0.08 and screened > poisoned + 0.08 and caught > 0.9
     _, _, little, missed, _ = compute(3, 8, knowing)
     _, _, much, _, _ = compute(30, 8, knowing)
     assert missed < 0.2 and poisoned < much < little - 0.02  # the knowing attacker is not caught, pays for it, and needs a larger budget
@@ -133,13 +133,14 @@ def test_lesson_08_sets_what_is_answered_against_the_questions(explored):
     compute = explored["inversion"]["compute"]
 
     def found(*values):
-        _, _, x, sure, choice, alike = compute(*values)
-        assert x.shape == (1, 3, 32, 32) and 0 <= sure <= 1
+        _, _, x, sure, choice, alike, certain = compute(*values)
+        assert x.shape == (1, 3, 32, 32) and 0 <= sure <= 1 and (certain is not None) == (values[1] == "rounded")
         return choice, alike
 
-    assert found(7, "probabilities", 8, 60, 0.1)[0] == 7
-    assert found(7, "weights", 12, 60, 0.1)[1] > found(7, "weights", 1, 60, 0.1)[1] + 0.1
-    assert found(7, "probabilities", 12, 60, 0.1)[1] > found(7, "names", 12, 60, 0.1)[1]
+    assert found(7, "probabilities", 8, 60, 0.1)[0] == 7 and found(7, "names", 12, 60, 0.1)[1] > 0.7
+    assert found(7, "weights", 12, 60, 1.0)[1] > found(7, "weights", 1, 60, 1.0)[1] + 0.1
+    assert found(7, "weights", 12, 60, 1.0)[1] > found(7, "weights", 12, 60, 0.0)[1] + 0.1
+    assert 0.3 < compute(7, "rounded", 8, 60, 0.1)[6] <= 1
 
 
 @pytest.mark.slow
