@@ -383,7 +383,16 @@ show(
     f"the next class with {out[worst[1]]:.1f}.",
 )
 
+
+
 # %%
+def learn_without(rows, x, y):
+    """What the victim does once these rows are removed."""
+    keep = torch.ones(len(x), dtype=torch.bool)
+    keep[rows] = False
+    return learn(x[keep], y[keep])
+
+
 blamed = int(out.argmax())
 rows = poisoning.spectral_signatures(seen, y_bad, expected=EXPECTED, classes=[blamed])
 found = removal(rows, poisons)
@@ -391,9 +400,7 @@ print(
     f"{classes[blamed]} alone: {len(rows)} pictures removed,",
     f"{found.recall:.0%} of the poison, precision {found.precision:.0%}",
 )
-keep = torch.ones(len(x), dtype=torch.bool)
-keep[rows] = False
-repaired = learn(x_bad[keep], y_bad[keep])
+repaired = learn_without(rows, x_bad, y_bad)
 repaired_asr = attack_success_rate(repaired, stamp, x_test, y_test, TARGET)
 repaired_accuracy = accuracy(repaired, x_test, y_test)
 print(f"trained anew: accuracy {repaired_accuracy:.1%}, ASR {repaired_asr:.1%}")
@@ -729,16 +736,16 @@ everywhere, there = (
     poisoning.spectral_signatures(looks[120], y_mixed, expected=EXPECTED, classes=some)
     for some in (None, [TARGET])
 )
-hidden = removal(everywhere, mixed_poisons)
-for name, removed in (("every class", everywhere), ("the target alone", there)):
-    recall, precision = removal(removed, mixed_poisons)
+hidden, singled = (removal(some, mixed_poisons) for some in (everywhere, there))
+for name, removed, measured in (
+    ("every class", everywhere, hidden),
+    ("the target alone", there, singled),
+):
     print(
         f"of {name}: {len(removed)} pictures removed,",
-        f"recall {recall:.0%}, precision {precision:.0%}",
+        f"recall {measured.recall:.0%}, precision {measured.precision:.0%}",
     )
-keep = torch.ones(len(x), dtype=torch.bool)
-keep[there] = False
-rid = learn(x_mixed[keep], y_mixed[keep])
+rid = learn_without(there, x_mixed, y_mixed)
 rid_asr = attack_success_rate(rid, strongly, x_test, y_test, TARGET)
 print(f"trained anew without those of the target: ASR {rid_asr:.1%}")
 

