@@ -24,6 +24,16 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("MLSEC_HOME", str(tmp_path / "my_work"))
 
 
+@pytest.fixture
+def temporary_files(tmp_path, monkeypatch):
+    """The folder for temporary files, empty: another test process may use the machine's own at the same moment."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """The folder with real data; the test is skipped where MLSEC_DATA is unset."""

