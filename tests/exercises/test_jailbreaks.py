@@ -56,7 +56,7 @@ def gradients_by_vectors(model, request, suffix, target):
 # ---- a GCG step
 
 def step_variant(*, score=lambda slope: -slope, best=min, only_ordinary=True, below=5, seeded=True, at_random=False, swaps=1, fixed_seed=None, inserts=False,
-                 places=None, ranks=None, tries=None):
+                 places=None, ranks=None, tries=None, only_place=None):
     def gcg_step(model, request, suffix, target, candidates=32, batch=96, seed=0):
         words = model.vocabulary
         promise = score(token_gradients(model, request, suffix, target))
@@ -67,7 +67,7 @@ def step_variant(*, score=lambda slope: -slope, best=min, only_ordinary=True, be
         for _ in range(tries or batch):
             ids = words.encode(suffix)
             for _ in range(swaps):
-                place = int(torch.randint(places or len(ids), (1,), generator=generator))
+                place = int(torch.randint(places or len(ids), (1,), generator=generator)) if only_place is None else only_place
                 row = torch.tensor(words.ordinary) if at_random else best_words[place % len(best_words)][:ranks]
                 word = int(row[torch.randint(len(row), (1,), generator=generator)])
                 ids[place:place + (0 if inserts else 1)] = [word]
@@ -75,6 +75,13 @@ def step_variant(*, score=lambda slope: -slope, best=min, only_ordinary=True, be
         losses = suffix_losses(model, request, trials, target).tolist()
         return trials[losses.index(best(losses))]
     return gcg_step
+
+
+def step_for_each_place(model, request, suffix, target, candidates=32, batch=96, seed=0):
+    """`batch` trials a place, where `batch` in all are asked for."""
+    length = len(split_words(suffix))
+    trials = [step_variant(only_place=place)(model, request, suffix, target, candidates, batch, seed + place) for place in range(length)]
+    return trials[int(suffix_losses(model, request, trials, target).argmin())]
 
 
 def step_at_once(model, request, suffix, target, candidates=32, batch=96, seed=0):
@@ -210,7 +217,8 @@ WRONG = [
     (GCG_STEP, "the most promising word alone", step_variant(ranks=1), "swaps one word", "not always the one"),
     (GCG_STEP, "any words", step_variant(at_random=True), "swaps one word", "from no others"),
     (GCG_STEP, "eight tries", step_variant(tries=8), "swaps one word", "as many suffixes as `batch`"),
-    (GCG_STEP, "very many tries", step_variant(tries=600), "no more than `batch`", "nothing to choose from"),
+    (GCG_STEP, "very many tries", step_variant(tries=600), "no more than `batch`", "all places together"),
+    (GCG_STEP, "as many for each place", step_for_each_place, "no more than `batch`", "all places together"),
     (GCG_STEP, "special tokens too", step_variant(only_ordinary=False), "runs to its `return`", "not among"),
     (GCG_STEP, "whatever promises most", step_variant(only_ordinary=False, below=None), "runs to its `return`", "leave the special tokens out"),
     (GCG_STEP, "several words at once", step_variant(swaps=3), "swaps one word", "as it was"),
