@@ -41,7 +41,7 @@ class HttpServer(TcpWSGIServer):
     channel_class = _Channel
 
     def __init__(self, application, listening, *, refused, timeout, name):
-        self.refused, self.timeout, self.waiting, self.ending = refused, timeout, deque(), False
+        self.refused, self.timeout, self.waiting, self.ending, self.closing = refused, timeout, deque(), False, threading.Lock()
         settings = Adjustments(max_request_body_size=READ_ANYWAY, cleanup_interval=1, asyncore_use_poll=True, connection_limit=500)
         super().__init__(application, {}, True, listening, dispatcher=self, adj=settings, bind_socket=False,
                          sockinfo=(listening.family, listening.type, listening.proto, listening.getsockname()))
@@ -84,12 +84,15 @@ class HttpServer(TcpWSGIServer):
 
     def stop(self):
         """Finish what is being answered, close every connection, and wait for the thread to end."""
-        self.ending = True
-        self.pull_trigger()
+        with self.closing:  # the thread may be awake for another reason, and may not close what is about to wake it
+            self.ending = True
+            if self._map:
+                self.pull_trigger()
         if threading.current_thread() is not self.thread:  # Python collects garbage in whatever thread; none can wait for itself
             self.thread.join()
 
     def _close_everything(self):
         for channel in list(self.active_channels.values()):
             channel.handle_close()
-        wasyncore.close_all(self._map)  # the loop of the server's thread ends with the last of them
+        with self.closing:
+            wasyncore.close_all(self._map)  # the loop of the server's thread ends with the last of them

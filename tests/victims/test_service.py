@@ -25,6 +25,7 @@ from mlsec_lab.victims import LabelOnly, accuracy, load_data, load_model, predic
 from mlsec_lab.victims.audit_log import key_id
 from mlsec_lab.victims.client import RateLimited, RemoteModel, ServiceError
 from mlsec_lab.victims.clock import Clock
+from mlsec_lab.victims.http_server import HttpServer
 from mlsec_lab.victims.rate_limit import MovingWindow
 from mlsec_lab.victims.service import serve
 
@@ -636,6 +637,19 @@ def test_a_stop_finishes_the_answer_that_is_being_made():
         begun.wait(10)
     thread.join(10)
     assert answers == [200] and [record.status for record in service.log] == [200]
+
+
+def test_a_stop_while_the_server_is_awake_for_another_reason(monkeypatch):
+    wake, service = HttpServer.pull_trigger, serving().start()
+
+    def wake_and_wake_again(server):
+        wake(server)
+        time.sleep(0.3)  # long enough for a thread that is awake to see that it is to end
+        wake(server)
+
+    monkeypatch.setattr(HttpServer, "pull_trigger", wake_and_wake_again)
+    service.stop()
+    assert service.url is None
 
 
 SCRIPT = """
