@@ -31,7 +31,7 @@ def test_the_calibration_keeps_triggers_from_working_on_the_repaired_copy(backdo
     with_it, without = (calibrated_trigger_inversion(backdoored, repaired, *trusted, *test_set, weight=weight, progress=False) for weight in (0.5, 0.0))
     assert with_it.by_class.shape == (12,) and with_it.score == with_it.by_class.max() == with_it.by_class[with_it.target]
     assert -1 <= with_it.by_class.min() and with_it.score <= 1
-    assert with_it.score > without.score + 0.05
+    assert with_it.by_class.mean() > without.by_class.mean() + 0.3  # 0.55 to 0.65 over three seeds and two kinds of CPU
 
 
 def test_a_search_leaves_the_models_as_they_were_and_goes_by_its_seed(trusted, test_set):
