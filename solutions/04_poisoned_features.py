@@ -239,12 +239,12 @@ print(f"the cancelling loss falls from {begun:.2f} to {uncancelled:.2f}")
 # %% claim="confident"
 print("the loss does not come near zero:", uncancelled > 0.25)
 print(
-    "the learner loses less than two thirds of what the target loses:",
-    got < 2 / 3 * wanted,
+    "the learner loses less than 85 % of what the target loses:",
+    got < 0.85 * wanted,
 )
 
 # %% [markdown]
-# Not so impressive, and the optimiser is not to blame. Measured along the target's own parameters, one poison's gradient can only be so long, wherever the poison lies.
+# Not so impressive (on twelve draws of the data, 2 to 70 % of what the target loses), and the optimiser is not to blame. Measured along the target's own parameters, one poison's gradient can only be so long, wherever the poison lies.
 # To hold out against the clean rows it takes a certain number of them.
 #
 # That number, for each clean row, is the **reachability threshold** τ: at an ε_d below τ no poison whatever can cancel. (The authors' code has it for two classes; for more, and with weight decay, it is the course's.)
@@ -288,8 +288,11 @@ print(f"the cancelling loss falls from {first:.2f} to {left:.4f}")
 
 # %% claim="unsure"
 print("no threshold stands before the unsure target:", tau[-1] == 0 < 1 < tau[0])
-print("nearly all of the loss is gone:", left < first / 100)
-print("thirty poisons cost twice what they did before:", unsure > 2 * max(got, 0.03))
+print("nearly all of the loss is gone:", left < first / 20)
+print(
+    "thirty poisons cost at least 1.4 times what they did before:",
+    unsure > 1.4 * max(got, 0.03),
+)
 
 # %% [markdown]
 # Does it take all thirty?
@@ -413,8 +416,8 @@ show(
 
 # %% claim="inversion"
 print(
-    "GC without limits costs twice what GC costs that is clipped at each step:",
-    in_pixels["unclipped GC"] > 2 * in_pixels["GC, clipped at each step"],
+    "GC without limits costs 1.5 times what GC costs that is clipped at each step:",
+    in_pixels["unclipped GC"] > 1.5 * in_pixels["GC, clipped at each step"],
 )
 print(
     "features lose strength on their way into pictures:",
