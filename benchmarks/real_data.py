@@ -1,7 +1,7 @@
 """Lessons on photographs: needs MLSEC_DATA with Fashion-MNIST and GTSRB.
 
     python benchmarks/real_data.py                     lesson 01's claims on each of them, five data seeds, by changing one word
-    python benchmarks/real_data.py --lesson poisoning --seeds 3 gtsrb fashion_mnist         lesson 02's, on two of them, three seeds
+    python benchmarks/real_data.py --lesson poisoning --seeds 3 gtsrb fashion_mnist         lesson 02's, on two of them, three seeds (or theft: lesson 12's)
     python benchmarks/real_data.py --drawn             a network trained on drawn signs alone, tested on real signs of the classes they share
 """
 import argparse
@@ -47,10 +47,15 @@ def poisoning_figures(names):
     numbers |= {"clean label: ASR": names["quiet_asr"], "clean label: recall": names["quiet_found"].recall}
     for n, heap in names["in_heap"].items():
         numbers |= {f"blended, {n} covers: ASR": names["blended_asr"][n], f"blended, {n} covers: poison in the heap": heap.precision}
-    return numbers
+    return numbers | {"blended, 120 covers: ASR without the target's suspects": names["rid_asr"]}
 
 
-FIGURES = {"evasion": evasion_figures, "poisoning": poisoning_figures}
+def theft_figures(names):
+    """Lesson 12's numbers: how often the copies agree with the victim, and how often it is fooled by what fools another network."""
+    return names["reached"] | {f"fooled by FGSM on: {name}": share for name, share in names["fooled"].items()}
+
+
+FIGURES = {"evasion": evasion_figures, "poisoning": poisoning_figures, "theft": theft_figures}
 
 
 def claims(topic, victims, seeds):
@@ -70,7 +75,7 @@ def claims(topic, victims, seeds):
         for claim, results in held.items():
             print(f"  {sum(results)}/{seeds}  {claim}")
         for what, values in figures.items():
-            print(f"  {what:40} {statistics.mean(values):6.1%}  ({min(values):.1%} to {max(values):.1%})", flush=True)
+            print(f"  {what:52} {statistics.mean(values):6.1%}  ({min(values):.1%} to {max(values):.1%})", flush=True)
 
 
 if __name__ == "__main__":

@@ -775,8 +775,8 @@ print("removing from the target alone leaves less than 10 %:", rid_asr < 0.1)
 # were written from the papers' descriptions; principal instead of independent components, the choice of the class and the thresholds are the course's own.
 #
 # With photographs as `VICTIM` not all of it holds. On `fashion_mnist` the poison may cost a little more accuracy than one and a half points. And the blended trigger needs no covers
-# there: no heap is mostly poison without them either. The alarm on clean data
-# and what is left after removal from the target alone, we tried on the drawn signs only.
+# there: no heap is mostly poison without them either. On `gtsrb`, whose
+# classes are smaller, whoever is right about the target removes too little: of 59 % ASR, 13 to 41 % stay, in three draws. The alarm rings, and keeps silent, as it does here.
 #
 # **On Monday**
 #
