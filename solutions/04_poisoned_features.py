@@ -244,7 +244,7 @@ print(
 )
 
 # %% [markdown]
-# Not so impressive (on twelve draws of the data, 2 to 70 % of what the target loses), and the optimiser is not to blame. Measured along the target's own parameters, one poison's gradient can only be so long, wherever the poison lies.
+# Not so impressive (on twelve draws of the data, 1 to 70 % of what the target loses), and the optimiser is not to blame. Measured along the target's own parameters, one poison's gradient can only be so long, wherever the poison lies.
 # To hold out against the clean rows it takes a certain number of them.
 #
 # That number, for each clean row, is the **reachability threshold** τ: at an ε_d below τ no poison whatever can cancel. (The authors' code has it for two classes; for more, and with weight decay, it is the course's.)
