@@ -50,6 +50,14 @@ from mlsec_lab.display import pictures, show
 
 show(pictures(torch.zeros(1, 1, 8, 8)), "a black square")
 
+# %%
+import time
+
+print("one,", flush=True)
+for number in range(3):
+    time.sleep(0.3)  # the kernel sends what it has
+    print(number, flush=True)
+
 # %% machine=true
 print("a machine")
 """
@@ -153,6 +161,8 @@ def test_the_solved_notebook_keeps_outputs_but_no_widget_state_and_nothing_of_th
     assert "[passed]" in cells["start_here-l2_distance_check"].outputs[0].data["text/plain"]
     machine = next(cell for cell in notebook.cells if "machine" in cell.metadata)
     assert machine.outputs == [] and machine.source == 'print("a machine")'
+    printed = [[output.text for output in cell.outputs] for cell in notebook.cells if "one," in cell.source]
+    assert printed == [["one,\n0\n1\n2\n"]], "in one piece, however the kernel sent it"
     whole = json.dumps(notebook)
     assert "widget-view" not in whole and "widget-state" not in whole and "widgets" not in notebook.metadata
     assert all("execution" not in cell.metadata for cell in notebook.cells)
