@@ -384,7 +384,6 @@ show(
 )
 
 
-
 # %%
 def learn_without(rows, x, y):
     """What the victim does once these rows are removed."""

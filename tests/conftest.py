@@ -5,6 +5,7 @@ import tempfile
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: several test processes share the cores
 os.environ["MLSEC_HOME"] = tempfile.mkdtemp(prefix="mlsec-tests-")  # never the learner's own progress
 
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 
 
@@ -22,6 +23,17 @@ def pytest_collection_modifyitems(items):
 def own_home(tmp_path, monkeypatch):
     """Each test has an empty work folder."""
     monkeypatch.setenv("MLSEC_HOME", str(tmp_path / "my_work"))
+
+
+@pytest.fixture
+def alive():
+    """A function: does the process of this number run?  One that has ended and that nobody has asked about yet does not."""
+    def alive(number):
+        try:
+            return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+    return alive
 
 
 @pytest.fixture

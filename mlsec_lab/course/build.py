@@ -126,6 +126,7 @@ def executed(lesson, solved):
 
     Raises BuildError where a cell raises, runs too long or writes to stderr: a lesson prints no warnings.
     """
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
     notebook = nbformat.from_dict(json.loads(json.dumps(solved)))
     with tempfile.TemporaryDirectory() as home:
         client = NotebookClient(notebook, timeout=CELL_SECONDS, kernel_name="python3", record_timing=False,
@@ -143,20 +144,8 @@ def executed(lesson, solved):
                 raise BuildError(f"{lesson.name}, cell {cell.id} writes to stderr:\n{said}")
             for output in cell.outputs:
                 _keep_as_png(output)
-            kept = [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
-            cell.outputs = [] if "machine" in cell.metadata else _printed_together(kept)
-    return notebook
-
-
-def _printed_together(outputs):
-    """What was printed in one go as one output: how a kernel cuts it up is chance, and would differ from one build to the next."""
-    together = []
-    for output in outputs:
-        if together and output.output_type == together[-1].output_type == "stream" and output.name == together[-1].name:
-            together[-1].text += output.text
-        else:
-            together.append(output)
-    return together
+            cell.outputs = [] if "machine" in cell.metadata else [o for o in cell.outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+    return CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]  # how a kernel cuts up what is printed is chance, and would differ from build to build
 
 
 def leaks(lesson, student):

@@ -311,7 +311,7 @@ def until(holds, process=None, seconds=60):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
 @pytest.mark.parametrize("pooled", [False, True])
-def test_a_sweep_killed_by_kill_9_resumes_with_what_was_not_finished(pooled, cells, tmp_path):
+def test_a_sweep_killed_by_kill_9_resumes_with_what_was_not_finished(pooled, cells, tmp_path, alive):
     grid = {"number": list(range(30)), "folder": [str(tmp_path)], "nap": [0.3]}
     kept = tmp_path / "kept"
     script = (f"from swept_functions import slow\nfrom mlsec_lab.course.sweep import sweep, workers\nif __name__ == '__main__':\n"
@@ -338,18 +338,6 @@ def test_a_sweep_killed_by_kill_9_resumes_with_what_was_not_finished(pooled, cel
     after = [line.split()[0] for line in calls(tmp_path)][len(before):]
     assert len(after) == 30 - finished and len(set(after)) == len(after)
     assert len(set(after) & set(before)) <= 2, "at most those that were under way when it was killed"
-
-
-def alive(number):
-    """Does a process run?  One that has ended and that nobody has asked about yet does not."""
-    try:
-        os.kill(number, 0)
-        with open(f"/proc/{number}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except ProcessLookupError:
-        return False
-    except FileNotFoundError:
-        return os.path.isdir("/proc/self") is False
 
 
 # ---- bad input

@@ -56,7 +56,7 @@ def gradients_by_vectors(model, request, suffix, target):
 # ---- a GCG step
 
 def step_variant(*, score=lambda slope: -slope, best=min, only_ordinary=True, below=5, seeded=True, at_random=False, swaps=1, fixed_seed=None, inserts=False,
-                 places=None, ranks=None, tries=None, only_place=None):
+                 places=None, ranks=None, tries=None):
     def gcg_step(model, request, suffix, target, candidates=32, batch=96, seed=0):
         words = model.vocabulary
         promise = score(token_gradients(model, request, suffix, target))
@@ -67,7 +67,8 @@ def step_variant(*, score=lambda slope: -slope, best=min, only_ordinary=True, be
         for _ in range(tries or batch):
             ids = words.encode(suffix)
             for _ in range(swaps):
-                place = int(torch.randint(places or len(ids), (1,), generator=generator)) if only_place is None else only_place
+                places_now = places or range(len(ids))
+                place = places_now[int(torch.randint(len(places_now), (1,), generator=generator))]
                 row = torch.tensor(words.ordinary) if at_random else best_words[place % len(best_words)][:ranks]
                 word = int(row[torch.randint(len(row), (1,), generator=generator)])
                 ids[place:place + (0 if inserts else 1)] = [word]
@@ -80,7 +81,7 @@ def step_variant(*, score=lambda slope: -slope, best=min, only_ordinary=True, be
 def step_for_each_place(model, request, suffix, target, candidates=32, batch=96, seed=0):
     """`batch` trials a place, where `batch` in all are asked for."""
     length = len(split_words(suffix))
-    trials = [step_variant(only_place=place)(model, request, suffix, target, candidates, batch, seed + place) for place in range(length)]
+    trials = [step_variant(places=[place])(model, request, suffix, target, candidates, batch, seed + place) for place in range(length)]
     return trials[int(suffix_losses(model, request, trials, target).argmin())]
 
 
@@ -213,7 +214,7 @@ WRONG = [
     (GCG_STEP, "the size of the gradient", step_variant(score=torch.abs), "swaps one word", "with its sign"),
     (GCG_STEP, "the worst of the trials", step_variant(best=max), "swaps one word", "lowest"),
     (GCG_STEP, "the first of the trials", step_variant(best=lambda losses: losses[0]), "swaps one word", "lowest"),
-    (GCG_STEP, "the first place alone", step_variant(places=1), "swaps one word", "draw the place too"),
+    (GCG_STEP, "the first place alone", step_variant(places=[0]), "swaps one word", "draw the place too"),
     (GCG_STEP, "the most promising word alone", step_variant(ranks=1), "swaps one word", "not always the one"),
     (GCG_STEP, "any words", step_variant(at_random=True), "swaps one word", "from no others"),
     (GCG_STEP, "eight tries", step_variant(tries=8), "swaps one word", "as many suffixes as `batch`"),

@@ -70,20 +70,14 @@ def test_a_payload_that_ends_or_blocks_the_child_does_not_take_the_other_files_a
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
-def test_no_process_and_no_folder_is_left(temporary_files):
+def test_no_process_and_no_folder_is_left(temporary_files, alive):
     outcome, = open_in_quarantine([runs(f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
                                         f"open({MARKER!r}, 'w')\nraise ValueError(child.pid)")])
     number = int(outcome.said.split()[-1])
-    for _ in range(50):
-        try:
-            os.kill(number, 0)
-        except ProcessLookupError:
-            break
-        if open(f"/proc/{number}/stat").read().split(")")[-1].split()[0] == "Z" if os.path.exists(f"/proc/{number}/stat") else False:
-            break
+    until = time.monotonic() + 5
+    while alive(number) and time.monotonic() < until:
         time.sleep(0.1)
-    else:
-        pytest.fail(f"process {number} still runs")
+    assert not alive(number), f"process {number} still runs"
     assert outcome.executed
     assert list(temporary_files.iterdir()) == []
 
