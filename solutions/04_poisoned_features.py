@@ -416,7 +416,7 @@ show(
 
 # %% claim="inversion"
 print(
-    "GC without limits costs 1.5 times what GC costs that is clipped at each step:",
+    "without limits GC costs over 1.5 times what it costs clipped at each step:",
     in_pixels["unclipped GC"] > 1.5 * in_pixels["GC, clipped at each step"],
 )
 print(
@@ -518,7 +518,7 @@ print(
 # %% [markdown]
 # For these digits it does not. Our guess: their classes lie far apart, and no picture's features reach across. "Transfer is more vulnerable" is a statement to measure for your own task.
 # With Fashion-MNIST in the digits' place (`TRANSFER`) we saw transfer lose less than the signs even in features. So it is on photographs: with an extractor of CIFAR-10
-# and 10 % poison (`python benchmarks/poisoned_features.py --data cifar10`, five seeds), CIFAR-10 itself lost 28 points in features and 15 in pictures, and Fashion-MNIST 20 and 1.
+# and 10 % poison (`python benchmarks/poisoned_features.py --data cifar10`, five seeds), CIFAR-10 itself lost 28 of its 44 points in features and 15 in pictures, and Fashion-MNIST 20 and 1 of 78.
 
 # %% [markdown]
 # ### Two other attacks, for comparison
